@@ -1,0 +1,586 @@
+//! The configuration file: one YAML for both binaries, production's PyFlink file accepted as it stands.
+//!
+//! `stream_manager` and `enrich` are production's sections; everything else is Weir's. Dotted keys
+//! (`checkpoint.interval: 30 s`) and nested ones mean the same.
+
+pub mod duration;
+pub mod size;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use self::size::ByteSize;
+use crate::split::SplitsPerPartition;
+
+/// The effective configuration. Every field has its unit, default and the reason to change it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What to read and write.
+    pub stream_manager: StreamManager,
+    /// How to ask MediaWiki.
+    #[serde(default)]
+    pub enrich: Enrich,
+    /// Splits, order and start of the job.
+    #[serde(default)]
+    pub job: Job,
+    /// Periodic snapshots.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+    /// Where snapshots live.
+    #[serde(default)]
+    pub storage: Storage,
+    /// The sink's transactions.
+    #[serde(default)]
+    pub transaction: Transaction,
+    /// Discovery of partitions.
+    #[serde(default)]
+    pub partition: Partition,
+    /// How soon a silent taskmanager counts as lost.
+    #[serde(default)]
+    pub heartbeat: Heartbeat,
+    /// The jobmanager's addresses.
+    #[serde(default)]
+    pub jobmanager: Jobmanager,
+    /// The taskmanager's addresses and limits.
+    #[serde(default)]
+    pub taskmanager: Taskmanager,
+    /// Logging of both.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Production's section of the same name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamManager {
+    /// Names the job: transactional ids, progress topic and storage keys carry it. `[A-Za-z0-9._-]{1,200}`.
+    pub job_name: String,
+    /// EventStreamConfig's API (`action=streamconfigs`), `http(s)://`; or `file://` of a file with its answer.
+    pub stream_config_uri: String,
+    /// Requests for a URL that starts with the key go to the value's scheme, host and port, with the key's `Host`.
+    #[serde(default)]
+    pub http_client_routes: BTreeMap<String, String>,
+    /// Schema repositories, asked in order: `file://` or `http(s)://`.
+    pub schema_uris: Vec<String>,
+    /// Events in.
+    pub source: Source,
+    /// Enriched events out.
+    pub sink: Sink,
+    /// Error events out.
+    pub error_sink: Sink,
+}
+
+/// The stream that is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// `name:schema-version`.
+    pub stream: StreamName,
+    /// `kafka`, the only one.
+    pub connector: String,
+    /// Kafka's part.
+    pub options: SourceOptions,
+}
+
+/// A stream and the version of its schema that is pinned, written `name:version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StreamName {
+    /// Name in the stream configuration.
+    pub name: String,
+    /// Version of the schema, `1.2.0`.
+    pub version: String,
+}
+
+impl TryFrom<String> for StreamName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some((name, version)) if !name.is_empty() && !version.is_empty() => {
+                Ok(Self { name: name.to_owned(), version: version.to_owned() })
+            }
+            _ => Err(format!("`{text}` is not `stream:schema-version`, for example `mediawiki.page_change.v1:1.2.0`")),
+        }
+    }
+}
+
+impl From<StreamName> for String {
+    fn from(stream: StreamName) -> Self {
+        format!("{}:{}", stream.name, stream.version)
+    }
+}
+
+/// Where and how the source is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceOptions {
+    /// `host:port,host:port`.
+    pub bootstrap_servers: String,
+    /// Topics to read. Default: those of the stream configuration.
+    #[serde(default)]
+    pub topics: Option<Vec<String>>,
+    /// Group that the lag is mirrored to; it must have no members of its own.
+    pub consumer_group: String,
+    /// Further client properties, Java names translated; see [`crate::kafka`].
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A stream that is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sink {
+    /// `name:schema-version`.
+    pub stream: StreamName,
+    /// `kafka`, the only one.
+    pub connector: String,
+    /// Kafka's part.
+    pub options: SinkOptions,
+}
+
+/// Where and how a sink is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SinkOptions {
+    /// `host:port,host:port`.
+    pub bootstrap_servers: String,
+    /// The topic is this and the stream's name. Default: the stream configuration's first topic.
+    #[serde(default)]
+    pub kafka_topic_prefix: Option<String>,
+    /// Default `EXACTLY_ONCE`. Both sinks must agree.
+    #[serde(default)]
+    pub delivery_guarantee: DeliveryGuarantee,
+    /// Further client properties, Java names translated; see [`crate::kafka`].
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// What an input's output is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DeliveryGuarantee {
+    /// Output, error events and progress are one transaction.
+    #[default]
+    ExactlyOnce,
+    /// No transactions; after a failure some records come twice.
+    AtLeastOnce,
+}
+
+/// Production's section of the same name, with what Weir adds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrich {
+    /// URL of `api.php`; one base for all wikis, chosen by `Host`, or a template with `{domain}`.
+    pub mediawiki_api_endpoint_template: String,
+    /// CA bundle for https endpoints. Default: the system's.
+    pub ssl_ca_bundle_path: Option<PathBuf>,
+    /// `User-Agent` of every request. Name the operator here.
+    pub user_agent: String,
+    /// `maxlag` parameter of every request. Default 5 s, the API's etiquette.
+    pub maxlag: u32,
+    /// Time for one request, connect to last byte. Default 120 s, the service mesh's own time-out.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// Requests in flight of one taskmanager. Default 64.
+    pub max_concurrent_requests: usize,
+    /// Revisions asked for together. Default 50, the API's limit; 500 with `apihighlimits`.
+    pub batch_revisions: usize,
+    /// How long a lone revision waits for company. Default 5 ms.
+    #[serde(with = "duration")]
+    pub batch_linger: Duration,
+    /// Cap of one answer's content, the sum of declared sizes in a batch. Default 8 MiB, under the API's 12 MB.
+    pub batch_bytes: ByteSize,
+    /// Retries of what may pass: time-outs, 429, 5xx, maxlag, database errors.
+    pub retry: Retry,
+    /// Retries of a revision that the API does not know (yet).
+    pub not_found: NotFound,
+    /// What to do with fields that the sink's schema does not know. Default `prune`.
+    pub unknown_fields: UnknownFields,
+    /// Validate output against the sink's schema before it is produced. Default true.
+    pub validate_output: bool,
+}
+
+impl Default for Enrich {
+    fn default() -> Self {
+        Self {
+            mediawiki_api_endpoint_template: "http://localhost:6500/w/api.php".to_owned(),
+            ssl_ca_bundle_path: None,
+            user_agent: concat!("weir/", env!("CARGO_PKG_VERSION"), " (mw-content-history-reconcile-enrich)")
+                .to_owned(),
+            maxlag: 5,
+            request_timeout: Duration::from_secs(120),
+            max_concurrent_requests: 64,
+            batch_revisions: 50,
+            batch_linger: Duration::from_millis(5),
+            batch_bytes: ByteSize::mib(8),
+            retry: Retry::default(),
+            not_found: NotFound::default(),
+            unknown_fields: UnknownFields::Prune,
+            validate_output: true,
+        }
+    }
+}
+
+/// Exponential backoff with full jitter, up to a budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Attempts in all. Default 10.
+    pub max_attempts: u32,
+    /// Upper bound of the first wait. Default 500 ms; doubles with each attempt.
+    #[serde(with = "duration")]
+    pub initial_backoff: Duration,
+    /// Upper bound of any wait, `Retry-After` included. Default 30 s.
+    #[serde(with = "duration")]
+    pub max_backoff: Duration,
+    /// Time from the first attempt after which an event is given up. Default 10 min.
+    #[serde(with = "duration")]
+    pub budget: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max_attempts: 10,
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(30),
+            budget: Duration::from_secs(600),
+        }
+    }
+}
+
+/// `badrevids` may be replica lag: asked again a few times while the event is young.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotFound {
+    /// Attempts in all. Default 4.
+    pub max_attempts: u32,
+    /// Wait between them. Default 1 s.
+    #[serde(with = "duration")]
+    pub delay: Duration,
+    /// An event older than this (by `meta.dt`, else the record's timestamp) is asked for only once more.
+    /// Default 1 h.
+    #[serde(with = "duration")]
+    pub max_age: Duration,
+}
+
+impl Default for NotFound {
+    fn default() -> Self {
+        Self { max_attempts: 4, delay: Duration::from_secs(1), max_age: Duration::from_secs(3600) }
+    }
+}
+
+/// Fields of the input that the sink's pinned schema does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownFields {
+    /// Leave them out, counted and named. As typed rows do today.
+    #[default]
+    Prune,
+    /// Send the event to the error stream.
+    Error,
+    /// Keep them, unvalidated.
+    Keep,
+}
+
+/// In which order results of one split leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As read, for records with the same key.
+    #[default]
+    Key,
+    /// As read, for all records of a partition; needs `splits_per_partition: 1`.
+    Partition,
+    /// As they come.
+    None,
+}
+
+/// The job's shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Job {
+    /// Key ranges of every partition; fixed for the job's life. Default 12: up to twelve taskmanagers share a
+    /// partition.
+    pub splits_per_partition: SplitsPerPartition,
+    /// Default `key`.
+    pub order: Order,
+    /// Where a job starts that has neither progress nor snapshot. Default `earliest`: nothing is missed.
+    pub starting_offsets: StartingOffsets,
+}
+
+impl Default for Job {
+    fn default() -> Self {
+        Self {
+            splits_per_partition: SplitsPerPartition::DEFAULT,
+            order: Order::Key,
+            starting_offsets: StartingOffsets::Earliest,
+        }
+    }
+}
+
+/// Where a job starts that has neither progress nor snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartingOffsets {
+    /// The oldest record that is there.
+    #[default]
+    Earliest,
+    /// What comes from now on.
+    Latest,
+    /// What `consumer_group` has committed on the source cluster (where another consumer stopped), else earliest.
+    Committed,
+}
+
+/// Periodic snapshots, Flink's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// Time between two barriers. Default 30 s.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Least time between the end of one and the next barrier. Default 0 s.
+    #[serde(with = "duration")]
+    pub min_pause: Duration,
+    /// After this a checkpoint fails. Default 10 min.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Newest checkpoints that are kept. Default 10. Savepoints are never deleted by themselves.
+    pub retained: usize,
+    /// Consecutive failures after which status says degraded. Default 0.
+    pub tolerable_failed_checkpoints: u32,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            min_pause: Duration::ZERO,
+            timeout: Duration::from_secs(600),
+            retained: 10,
+            tolerable_failed_checkpoints: 0,
+        }
+    }
+}
+
+/// Where snapshots live.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// `s3://bucket/prefix` or `file:///folder`. Keys below it: `<job>/checkpoints/…`, `<job>/savepoints/…`.
+    pub uri: String,
+    /// How to reach S3.
+    pub s3: S3,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { uri: "file:///var/lib/weir".to_owned(), s3: S3::default() }
+    }
+}
+
+/// S3-compatible storage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3 {
+    /// `https://rgw.example.org`. Default: AWS by region.
+    pub endpoint: Option<String>,
+    /// Default `us-east-1`; RGW ignores it.
+    pub region: String,
+    /// Bucket in the path instead of the host name. Default true.
+    #[serde(rename = "path_style_access")]
+    pub path_style_access: bool,
+    /// Default: `AWS_ACCESS_KEY_ID` of the environment.
+    pub access_key_id: Option<String>,
+    /// Default: `AWS_SECRET_ACCESS_KEY` of the environment.
+    pub secret_access_key: Option<Secret>,
+    /// Time for one request. Default 10 s.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: "us-east-1".to_owned(),
+            path_style_access: true,
+            access_key_id: None,
+            secret_access_key: None,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Text that is never shown: its `Debug` and `Serialize` write stars.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself, for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// The sink's transactions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Transaction {
+    /// Time between two commits; also how often progress is reported. Default 1 s; at most a fifth of `timeout`.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// `transaction.timeout.ms`: the broker aborts what is open longer. Default 60 s.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// A cut slower than this counts as doubtful, and the producer is recycled. Default 2 s.
+    #[serde(with = "duration")]
+    pub slow: Duration,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(1), timeout: Duration::from_secs(60), slow: Duration::from_secs(2) }
+    }
+}
+
+/// Section `partition`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Partition {
+    /// Section `partition.discovery`.
+    pub discovery: Discovery,
+}
+
+/// Discovery of new partitions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discovery {
+    /// Time between two looks. Default 60 s.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(60) }
+    }
+}
+
+/// Heartbeats between jobmanager and taskmanagers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Heartbeat {
+    /// Time between two. Default 1 s.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// A taskmanager silent for this long is fenced and its splits move. Default 10 s.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// How long a taskmanager goes on committing without hearing from a jobmanager. Default 5 min. It may exceed
+    /// `timeout`: what keeps two owners apart is the fence, the grant only keeps a zombie from initialising anew.
+    #[serde(with = "duration")]
+    pub grant: Duration,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(1), timeout: Duration::from_secs(10), grant: Duration::from_secs(300) }
+    }
+}
+
+/// The jobmanager's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobmanager {
+    /// Where taskmanagers and the CLI find it, `host:port`. Default `127.0.0.1:6123`.
+    pub address: String,
+    /// gRPC listens here. Default `127.0.0.1:6123`.
+    pub bind: String,
+    /// HTTP (health, later the UI) listens here. Default `127.0.0.1:8081`.
+    pub http_bind: String,
+    /// Prometheus metrics listen here. Default `127.0.0.1:9999`.
+    pub metrics_bind: String,
+}
+
+impl Default for Jobmanager {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:6123".to_owned(),
+            bind: "127.0.0.1:6123".to_owned(),
+            http_bind: "127.0.0.1:8081".to_owned(),
+            metrics_bind: "127.0.0.1:9999".to_owned(),
+        }
+    }
+}
+
+/// The taskmanager's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Taskmanager {
+    /// Prometheus metrics and health listen here. Default `127.0.0.1:0`: any free port, logged.
+    pub metrics_bind: String,
+    /// Bytes of events, answers and results held at once. Default: 40 % of the memory limit that the process sees, at
+    /// most 1 GiB.
+    pub memory_budget: Option<ByteSize>,
+    /// Time for SIGTERM's drain; after it the process leaves anyway. Default 25 s, under Kubernetes' 30.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+    /// Records being enriched at once. Default 2000.
+    pub max_in_flight: usize,
+}
+
+impl Default for Taskmanager {
+    fn default() -> Self {
+        Self {
+            metrics_bind: "127.0.0.1:0".to_owned(),
+            memory_budget: None,
+            drain_timeout: Duration::from_secs(25),
+            max_in_flight: 2000,
+        }
+    }
+}
+
+/// Logging of both binaries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Default `text`.
+    pub format: LogFormat,
+    /// `info`, or a filter such as `info,weir_taskmanager=debug`. Default `info`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// Elastic Common Schema, a JSON object a line.
+    Ecs,
+}

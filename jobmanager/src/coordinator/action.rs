@@ -1,0 +1,153 @@
+//! What the coordinator wants done.
+
+use std::collections::BTreeMap;
+
+use weir_common::{
+    ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
+    split::SplitId,
+};
+
+use super::event::{RequestId, SplitStates};
+
+/// Why a snapshot is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotKind {
+    /// Periodic.
+    Checkpoint,
+    /// Asked for; never deleted by itself.
+    Savepoint {
+        /// The operator's name for it, may be empty.
+        label: String,
+    },
+}
+
+/// Something that the shell must do. Those to one taskmanager keep their order. Slow ones come back as events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Lease a fenced slot to a taskmanager.
+    SendGrant {
+        /// To whom.
+        taskmanager: TaskmanagerId,
+        /// The slot.
+        slot: SlotId,
+        /// The lease.
+        grant: GrantId,
+    },
+    /// Hand splits over; the owner starts each where it stands.
+    SendAssign {
+        /// To whom.
+        taskmanager: TaskmanagerId,
+        /// The splits.
+        splits: SplitStates,
+    },
+    /// Take splits back; answered by `Released`.
+    SendRevoke {
+        /// From whom.
+        taskmanager: TaskmanagerId,
+        /// The splits.
+        splits: Vec<SplitId>,
+    },
+    /// Commit now and report.
+    SendBarrier {
+        /// To whom.
+        taskmanager: TaskmanagerId,
+        /// The barrier.
+        checkpoint: CheckpointId,
+    },
+    /// Everything is released: it may exit (`leave`), or idle.
+    SendDrain {
+        /// To whom.
+        taskmanager: TaskmanagerId,
+        /// Whether it exits.
+        leave: bool,
+    },
+    /// Close the stream: the taskmanager counts as lost, and is told so if it still listens.
+    Disconnect {
+        /// Whom.
+        taskmanager: TaskmanagerId,
+        /// For the log and the peer.
+        reason: String,
+    },
+    /// Initialise the slot's transactional id; then `SlotFenced` or `FenceFailed`. Nothing to do at-least-once: the
+    /// shell answers `SlotFenced` at once.
+    FenceSlot {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// Read the splits' stable progress from Kafka; then `ProgressRead` or `ProgressReadFailed`.
+    ReadProgress {
+        /// Which.
+        splits: Vec<SplitId>,
+    },
+    /// Write progress plainly (nobody owns a split now); then `ProgressWritten` or `ProgressWriteFailed`.
+    WriteProgress {
+        /// Progress to write.
+        splits: SplitStates,
+    },
+    /// Store a snapshot; then `SnapshotStored` or `SnapshotFailed`.
+    StoreSnapshot {
+        /// Its number.
+        checkpoint: CheckpointId,
+        /// Why it is made.
+        kind: SnapshotKind,
+        /// All splits of the job.
+        splits: SplitStates,
+    },
+    /// Answer an operator.
+    Reply {
+        /// Whom.
+        request: RequestId,
+        /// What.
+        reply: Reply,
+    },
+    /// Mirror min(cursor) per partition to the consumer group on the source cluster; never read back.
+    MirrorLag {
+        /// Cursor by topic and partition.
+        cursors: BTreeMap<weir_common::split::TopicPartition, i64>,
+    },
+    /// The job has ended as asked: answer what is open, leave with exit code 0.
+    Finish,
+}
+
+/// Answer to an operator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The savepoint is stored.
+    Savepoint {
+        /// Its number.
+        checkpoint: CheckpointId,
+        /// Where it is.
+        location: String,
+    },
+    /// The job goes on from the savepoint.
+    Restored {
+        /// Records per split that are done again.
+        replayed: BTreeMap<SplitId, Replay>,
+    },
+    /// Restoring would repeat output and was not allowed to.
+    ReplayRefused {
+        /// Records per split that would be done again.
+        replayed: BTreeMap<SplitId, Replay>,
+    },
+    /// It did not work.
+    Failed {
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// Not possible now.
+    Rejected {
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// A split's way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Cursor before.
+    pub from_cursor: i64,
+    /// Cursor of the savepoint.
+    pub to_cursor: i64,
+    /// Finished records that are done again, counted by outcomes.
+    pub records: u64,
+}

@@ -1,0 +1,162 @@
+//! What happens outside of the coordinator.
+
+use std::collections::BTreeMap;
+
+use weir_common::{
+    counters::SplitCounters,
+    ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
+    progress::Progress,
+    split::SplitId,
+};
+
+/// A split's progress and what has become of its records, always together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SplitState {
+    /// How far it has come.
+    pub progress: Progress,
+    /// Outcomes of everything finished.
+    pub counters: SplitCounters,
+}
+
+/// Progress by split.
+pub type SplitStates = BTreeMap<SplitId, SplitState>;
+
+/// A slot that a taskmanager still holds when it registers again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldSlot {
+    /// The slot.
+    pub slot: SlotId,
+    /// The grant it was leased with.
+    pub grant: GrantId,
+    /// Its splits with what is durably committed.
+    pub splits: SplitStates,
+}
+
+/// Names one request of an operator, so that its answer finds the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Something that happened outside of the coordinator. Events of one taskmanager arrive in the order it sent them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A taskmanager's stream is open and it said who it is.
+    Registered {
+        /// Who.
+        taskmanager: TaskmanagerId,
+        /// What it still holds from an earlier stream.
+        held: Option<HeldSlot>,
+    },
+    /// Its stream broke. It may come back before `heartbeat.timeout`.
+    Disconnected {
+        /// Who.
+        taskmanager: TaskmanagerId,
+    },
+    /// A heartbeat, or anything else that proves it alive.
+    Heartbeat {
+        /// Who.
+        taskmanager: TaskmanagerId,
+    },
+    /// It initialised its producer on the granted slot.
+    SlotReady {
+        /// Who.
+        taskmanager: TaskmanagerId,
+        /// With which grant.
+        grant: GrantId,
+    },
+    /// What it has durably committed; `checkpoint` when it answers a barrier.
+    Reported {
+        /// Who.
+        taskmanager: TaskmanagerId,
+        /// The barrier that this answers.
+        checkpoint: Option<CheckpointId>,
+        /// Its splits.
+        splits: SplitStates,
+    },
+    /// It dropped these splits after its last commit.
+    Released {
+        /// Who.
+        taskmanager: TaskmanagerId,
+        /// The splits.
+        splits: SplitStates,
+    },
+    /// SIGTERM: it wants to leave.
+    Draining {
+        /// Who.
+        taskmanager: TaskmanagerId,
+    },
+    /// Its producer is gone and with it slot and splits, without a final commit.
+    SlotLost {
+        /// Who.
+        taskmanager: TaskmanagerId,
+        /// Which grant.
+        grant: GrantId,
+    },
+    /// A slot's transactional id was initialised: what was open is aborted, and its former owner is refused.
+    SlotFenced {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// Fencing did not succeed; it is tried again.
+    FenceFailed {
+        /// The slot.
+        slot: SlotId,
+    },
+    /// Stable progress as it stands in Kafka (exactly-once).
+    ProgressRead {
+        /// What was asked for.
+        splits: SplitStates,
+    },
+    /// Reading did not succeed; it is tried again.
+    ProgressReadFailed {
+        /// What was asked for.
+        splits: Vec<SplitId>,
+    },
+    /// Splits with their starting progress: at job start all, later those of new partitions.
+    SplitsDiscovered {
+        /// New splits.
+        splits: SplitStates,
+    },
+    /// The snapshot is stored.
+    SnapshotStored {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// Where.
+        location: String,
+        /// How large.
+        size_bytes: u64,
+    },
+    /// The snapshot could not be stored.
+    SnapshotFailed {
+        /// Which.
+        checkpoint: CheckpointId,
+        /// Why.
+        reason: String,
+    },
+    /// An operator asks for a savepoint; with `stop`, for the end of the job after it.
+    SavepointRequested {
+        /// Who asks.
+        request: RequestId,
+        /// A name for it, may be empty.
+        label: String,
+        /// End the job with it.
+        stop: bool,
+    },
+    /// An operator rewinds the job to a savepoint that the shell has read and checked.
+    RestoreRequested {
+        /// Who asks.
+        request: RequestId,
+        /// The savepoint's splits.
+        splits: SplitStates,
+        /// Go on although output beyond it exists.
+        allow_replay: bool,
+    },
+    /// The restored progress is written.
+    ProgressWritten,
+    /// It could not be written.
+    ProgressWriteFailed {
+        /// Why.
+        reason: String,
+    },
+    /// [`super::Coordinator::next_deadline`] has come.
+    DeadlineReached,
+}

@@ -1,0 +1,3 @@
+//! Weir's jobmanager: the coordinator, and the shell that performs its actions.
+
+pub mod coordinator;
