@@ -1,0 +1,45 @@
+<?php
+// Several wikis on one installation: the Host header chooses the database, as on Wikimedia's sites; in maintenance
+// scripts the variable WEIR_WIKI does.
+$weirDir = getenv( 'WEIR_MEDIAWIKI_DIR' );
+$weirWikis = [];
+foreach ( file( "$weirDir/wikis", FILE_IGNORE_NEW_LINES ) as $weirLine ) {
+	[ $weirName, $weirDomain ] = explode( ' ', $weirLine );
+	$weirWikis[$weirDomain] = $weirName;
+}
+if ( PHP_SAPI === 'cli' ) {
+	$wgDBname = getenv( 'WEIR_WIKI' );
+	$weirHost = array_search( $wgDBname, $weirWikis );
+} else {
+	$weirHost = $_SERVER['HTTP_HOST'];
+	$wgDBname = $weirWikis[$weirHost] ?? null;
+	if ( $wgDBname === null ) {
+		http_response_code( 404 );
+		die( "no wiki at $weirHost" );
+	}
+}
+$wgSitename = $wgDBname;
+$wgMetaNamespace = 'Project';
+$wgServer = "http://$weirHost";
+$wgScriptPath = '/w';
+$wgDBtype = 'sqlite';
+$wgDBserver = '';
+$wgSQLiteDataDir = "$weirDir/db";
+$wgSecretKey = str_repeat( 'weir', 16 );
+$wgLanguageCode = 'en';
+$wgCacheDirectory = "$weirDir/cache";
+$wgMainCacheType = CACHE_NONE;
+$wgParserCacheType = CACHE_NONE;
+$wgMessageCacheType = CACHE_NONE;
+$wgSessionCacheType = CACHE_DB;
+$wgLocalisationCacheConf['store'] = 'array';
+$wgJobRunRate = 0;
+// So that the checker reads texts in the SQLite file as they are.
+$wgCompressRevisions = false;
+$wgMaxArticleSize = 4096;
+// A second slot, as Commons has `mediainfo`.
+$wgHooks['MediaWikiServices'][] = static function ( $services ) {
+	$services->addServiceManipulator( 'SlotRoleRegistry', static function ( $registry ) {
+		$registry->defineRoleWithModel( 'extra', CONTENT_MODEL_JSON );
+	} );
+};
