@@ -1,7 +1,15 @@
 //! What a job does to its records. The runtime around it knows nothing of MediaWiki.
 
+pub mod metrics;
+pub mod reconcile;
+pub mod stream;
+
 use async_trait::async_trait;
 
+pub use self::{
+    reconcile::{ReconcileEnricher, Schemas, enrich_one, enricher_for},
+    stream::OutputStream,
+};
 use crate::record::{Outcome, SourceRecord};
 
 /// Turns one record into one outcome. A job is an enricher and a configuration.
