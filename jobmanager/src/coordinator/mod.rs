@@ -1,4 +1,211 @@
 //! The coordinator: a synchronous state machine without IO, clock or randomness. Events in, actions out.
+//!
+//! It owns the assignment of splits, the leases of slots, barriers, savepoints and the way back to one. The shell around
+//! it ([`crate::runtime`]) performs the actions and brings their results back as events. Time is what the shell says it
+//! is: a duration since the coordinator's birth, never going back.
+//!
+//! What keeps two owners apart (exactly-once): a split changes hands only
+//! - after its owner's `Released`, which follows its last commit, or after its owner's slot was fenced, **and**
+//! - after its progress was read back from Kafka, stable, later than that.
 
 pub mod action;
+mod assignment;
+mod checkpoint;
 pub mod event;
+mod invariants;
+mod splits;
+mod suspension;
+mod taskmanagers;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use weir_common::{
+    ids::{CheckpointId, LeaderEpoch, SlotId, TaskmanagerId},
+    split::SplitId,
+};
+
+use self::{
+    action::Action,
+    checkpoint::Checkpoints,
+    event::Event,
+    splits::Split,
+    suspension::Phase,
+    taskmanagers::{Slot, Taskmanager},
+};
+
+/// What a leadership starts with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of this leadership; grants carry it, so that none is ever given twice.
+    pub leader_epoch: LeaderEpoch,
+    /// Number of the first snapshot; above all earlier ones.
+    pub first_checkpoint: CheckpointId,
+    /// Slots are fenced and progress is read back from Kafka; without it both are left out.
+    pub exactly_once: bool,
+    /// Slots that an earlier leadership had leased. Whoever holds one may claim it until `heartbeat_timeout` is over.
+    pub orphaned_slots: Vec<SlotId>,
+    /// `checkpoint.interval`
+    pub checkpoint_interval: Duration,
+    /// `checkpoint.min_pause`
+    pub checkpoint_min_pause: Duration,
+    /// `checkpoint.timeout`
+    pub checkpoint_timeout: Duration,
+    /// `heartbeat.timeout`
+    pub heartbeat_timeout: Duration,
+    /// Time before a failed fence, read or write is tried again.
+    pub retry_delay: Duration,
+    /// Time between two mirrors of the lag.
+    pub mirror_interval: Duration,
+}
+
+/// Something that failed and is tried again later.
+#[derive(Clone, Debug)]
+enum Retry {
+    Fence(SlotId),
+    Read(Vec<SplitId>),
+}
+
+/// The state machine. See the module's text.
+#[derive(Debug)]
+pub struct Coordinator {
+    settings: Settings,
+    now: Duration,
+    taskmanagers: BTreeMap<TaskmanagerId, Taskmanager>,
+    slots: BTreeMap<SlotId, Slot>,
+    splits: BTreeMap<SplitId, Split>,
+    grants: u64,
+    /// While it lasts, orphaned slots may be claimed and no split is handed out whose owner is not known.
+    adoption_ends: Option<Duration>,
+    checkpoints: Checkpoints,
+    phase: Phase,
+    retries: Vec<(Duration, Retry)>,
+    next_mirror: Duration,
+    mirrored: BTreeMap<weir_common::split::TopicPartition, i64>,
+    lost: u64,
+    actions: Vec<Action>,
+}
+
+impl Coordinator {
+    /// A new leadership, at time zero.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let slots: BTreeMap<_, _> = settings.orphaned_slots.iter().map(|slot| (*slot, Slot::Orphaned)).collect();
+        Self {
+            now: Duration::ZERO,
+            taskmanagers: BTreeMap::new(),
+            adoption_ends: (!slots.is_empty()).then_some(settings.heartbeat_timeout),
+            slots,
+            splits: BTreeMap::new(),
+            grants: 0,
+            checkpoints: Checkpoints::new(settings.first_checkpoint, settings.checkpoint_interval),
+            phase: Phase::Running,
+            retries: Vec::new(),
+            next_mirror: settings.mirror_interval,
+            mirrored: BTreeMap::new(),
+            lost: 0,
+            actions: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Takes one event in; the actions are to be performed in their order. `now` counts from the coordinator's birth.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        self.now = self.now.max(now);
+        if !matches!(self.phase, Phase::Finished) {
+            self.take(event);
+            self.meet_deadlines();
+            self.move_on();
+        }
+        debug_assert_eq!(self.violation(), None);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::DeadlineReached`] is to be sent if nothing else happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        if matches!(self.phase, Phase::Finished) {
+            return None;
+        }
+        let heartbeats =
+            self.taskmanagers.values().map(|taskmanager| taskmanager.heard + self.settings.heartbeat_timeout);
+        let retries = self.retries.iter().map(|(due, _)| *due);
+        let checkpoint = self.checkpoints.next_deadline(&self.settings, self.may_trigger());
+        heartbeats.chain(retries).chain(self.adoption_ends).chain(checkpoint).chain([self.next_mirror]).min()
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Registered { taskmanager, held } => self.register(taskmanager, held),
+            Event::Disconnected { taskmanager } => self.disconnected(&taskmanager),
+            Event::Heartbeat { taskmanager } => self.heard(&taskmanager),
+            Event::SlotReady { taskmanager, grant } => self.slot_ready(&taskmanager, grant),
+            Event::Reported { taskmanager, checkpoint, splits } => self.reported(&taskmanager, checkpoint, splits),
+            Event::Released { taskmanager, splits } => self.released(&taskmanager, splits),
+            Event::Draining { taskmanager } => self.draining(&taskmanager),
+            Event::SlotLost { taskmanager, grant } => self.slot_lost(&taskmanager, grant),
+            Event::SlotFenced { slot } => self.slot_fenced(slot),
+            Event::FenceFailed { slot } => self.retry_later(Retry::Fence(slot)),
+            Event::ProgressRead { splits } => self.progress_read(splits),
+            Event::ProgressReadFailed { splits } => self.retry_later(Retry::Read(splits)),
+            Event::SplitsDiscovered { splits } => self.discovered(splits),
+            Event::SnapshotStored { checkpoint, location, size_bytes } => {
+                self.snapshot_stored(checkpoint, location, size_bytes);
+            }
+            Event::SnapshotFailed { checkpoint, reason } => self.checkpoint_failed(checkpoint, &reason),
+            Event::SavepointRequested { request, label, stop } => self.savepoint_requested(request, label, stop),
+            Event::RestoreRequested { request, splits, allow_replay } => {
+                self.restore_requested(request, splits, allow_replay);
+            }
+            Event::ProgressWritten => self.progress_written(),
+            Event::ProgressWriteFailed { reason } => self.progress_write_failed(&reason),
+            Event::DeadlineReached => {}
+        }
+    }
+
+    fn meet_deadlines(&mut self) {
+        self.lose_silent_taskmanagers();
+        if self.adoption_ends.is_some_and(|end| end <= self.now || !self.has_orphans()) {
+            self.end_adoption();
+        }
+        let (due, later) = std::mem::take(&mut self.retries).into_iter().partition(|(due, _)| *due <= self.now);
+        self.retries = later;
+        let due: Vec<(Duration, Retry)> = due;
+        for (_, retry) in due {
+            match retry {
+                Retry::Fence(slot) => self.actions.push(Action::FenceSlot { slot }),
+                Retry::Read(splits) => self.read_progress(splits),
+            }
+        }
+        self.time_out_checkpoint();
+        self.mirror_lag();
+    }
+
+    /// What follows from the state as it is now, whatever the event was.
+    fn move_on(&mut self) {
+        self.lease_slots();
+        self.rebalance();
+        self.suspend_further();
+        self.dismiss_drained();
+        self.trigger_checkpoint();
+        self.complete_barrier();
+    }
+
+    fn retry_later(&mut self, retry: Retry) {
+        self.retries.push((self.now + self.settings.retry_delay, retry));
+    }
+
+    fn mirror_lag(&mut self) {
+        if self.now < self.next_mirror {
+            return;
+        }
+        self.next_mirror = self.now + self.settings.mirror_interval;
+        let cursors = self.cursors();
+        if cursors != self.mirrored {
+            self.mirrored.clone_from(&cursors);
+            self.actions.push(Action::MirrorLag { cursors });
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Coming to rest: every split is released, then the job ends with a savepoint or goes back to one.
+
+use std::collections::BTreeMap;
+
+use weir_common::{ids::CheckpointId, split::SplitId};
+
+use super::{
+    Coordinator,
+    action::{Action, Replay, Reply, SnapshotKind},
+    event::{RequestId, SplitStates},
+    splits::Owner,
+};
+
+/// Where the job stands as a whole.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    Running,
+    /// Splits are being released, for a purpose.
+    Releasing(Purpose),
+    /// At rest; the last savepoint is being stored.
+    Stopping {
+        request: RequestId,
+        checkpoint: CheckpointId,
+    },
+    /// At rest; the savepoint's progress is being written.
+    Restoring {
+        request: RequestId,
+        splits: SplitStates,
+        replayed: BTreeMap<SplitId, Replay>,
+    },
+    Finished,
+}
+
+/// What the rest is for.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    Stop { request: RequestId, label: String },
+    Restore { request: RequestId, splits: SplitStates, allow_replay: bool },
+}
+
+impl Coordinator {
+    pub(super) fn stop_requested(&mut self, request: RequestId, label: String) {
+        if !matches!(self.phase, Phase::Running) {
+            return self.busy(request);
+        }
+        self.come_to_rest(Purpose::Stop { request, label });
+    }
+
+    pub(super) fn restore_requested(&mut self, request: RequestId, splits: SplitStates, allow_replay: bool) {
+        if !matches!(self.phase, Phase::Running) {
+            return self.busy(request);
+        }
+        let replayed = self.replayed(&splits);
+        if !replayed.is_empty() && !allow_replay {
+            return self.reply(request, Reply::ReplayRefused { replayed });
+        }
+        self.come_to_rest(Purpose::Restore { request, splits, allow_replay });
+    }
+
+    fn busy(&mut self, request: RequestId) {
+        self.reply(request, Reply::Rejected { reason: "the job is being stopped or restored already".to_owned() });
+    }
+
+    fn come_to_rest(&mut self, purpose: Purpose) {
+        self.phase = Phase::Releasing(purpose);
+        self.reject_waiting_savepoints();
+    }
+
+    /// Asks for what is still held; once nothing is, does what the rest was for.
+    pub(super) fn suspend_further(&mut self) {
+        if !matches!(self.phase, Phase::Releasing(_)) {
+            return;
+        }
+        let everyone: Vec<_> = self.taskmanagers.keys().cloned().collect();
+        for taskmanager in everyone {
+            self.revoke_all(&taskmanager);
+        }
+        let at_rest = self.splits.values().all(|split| split.owner == Owner::Nobody);
+        if !at_rest || !self.checkpoints.idle() {
+            return;
+        }
+        let Phase::Releasing(purpose) = std::mem::replace(&mut self.phase, Phase::Running) else { return };
+        match purpose {
+            Purpose::Stop { request, label } => {
+                let checkpoint = self.snapshot_at_rest(SnapshotKind::Savepoint { label });
+                self.phase = Phase::Stopping { request, checkpoint };
+            }
+            Purpose::Restore { request, splits, allow_replay } => self.rewind(request, splits, allow_replay),
+        }
+    }
+
+    /// Looks again, for the job had gone on while it came to rest.
+    fn rewind(&mut self, request: RequestId, mut splits: SplitStates, allow_replay: bool) {
+        splits.retain(|id, _| self.splits.contains_key(id));
+        let replayed = self.replayed(&splits);
+        if !replayed.is_empty() && !allow_replay {
+            return self.reply(request, Reply::ReplayRefused { replayed });
+        }
+        if self.settings.exactly_once {
+            self.actions.push(Action::WriteProgress { splits: splits.clone() });
+        }
+        self.phase = Phase::Restoring { request, splits, replayed };
+        if !self.settings.exactly_once {
+            self.progress_written();
+        }
+    }
+
+    /// Splits that a rewind would take behind what is finished, with the records that would be done again.
+    fn replayed(&self, splits: &SplitStates) -> BTreeMap<SplitId, Replay> {
+        let mut replayed = BTreeMap::new();
+        for (id, target) in splits {
+            let Some(split) = self.splits.get(id) else { continue };
+            if !split.state.progress.is_covered_by(&target.progress) {
+                let records = split.state.counters.consumed.saturating_sub(target.counters.consumed);
+                let (from_cursor, to_cursor) = (split.state.progress.cursor, target.progress.cursor);
+                replayed.insert(id.clone(), Replay { from_cursor, to_cursor, records });
+            }
+        }
+        // Splits whose cursor ran over records of others have nothing to repeat.
+        replayed.retain(|_, replay| replay.records > 0);
+        replayed
+    }
+
+    pub(super) fn progress_written(&mut self) {
+        let Phase::Restoring { request, splits, replayed } = std::mem::replace(&mut self.phase, Phase::Running) else {
+            return;
+        };
+        for (id, state) in splits {
+            if let Some(split) = self.splits.get_mut(&id) {
+                split.state = state;
+            }
+        }
+        // Where the snapshot is the truth, a restart must not undo the rewind.
+        self.checkpoints.hurry(self.now);
+        self.reply(request, Reply::Restored { replayed });
+    }
+
+    /// Some of it may be written: what stands in Kafka decides.
+    pub(super) fn progress_write_failed(&mut self, reason: &str) {
+        let Phase::Restoring { request, splits, .. } = std::mem::replace(&mut self.phase, Phase::Running) else {
+            return;
+        };
+        self.free(splits.into_keys().collect());
+        let reason =
+            format!("the savepoint's progress could not be written: {reason}; check `weir splits`, then restore again");
+        self.reply(request, Reply::Failed { reason });
+    }
+
+    pub(super) fn stop_stored(&mut self, stored: CheckpointId, location: &str) {
+        let Phase::Stopping { request, checkpoint } = self.phase else { return };
+        if checkpoint != stored {
+            return;
+        }
+        self.phase = Phase::Finished;
+        self.dismiss_drained();
+        self.reply(request, Reply::Savepoint { checkpoint, location: location.to_owned() });
+        self.actions.push(Action::Finish);
+    }
+
+    pub(super) fn stop_failed(&mut self, failed: CheckpointId, reason: &str) {
+        let Phase::Stopping { request, checkpoint } = self.phase else { return };
+        if checkpoint != failed {
+            return;
+        }
+        self.phase = Phase::Running;
+        let reason = format!("{reason}; the job goes on");
+        self.reply(request, Reply::Failed { reason });
+    }
+}

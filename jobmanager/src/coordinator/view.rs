@@ -1,0 +1,118 @@
+//! What the operator sees of the coordinator.
+
+use std::time::Duration;
+
+use weir_common::{
+    ids::{SlotId, TaskmanagerId},
+    split::SplitId,
+};
+
+pub use super::checkpoint::{CheckpointView, Status as CheckpointStatus};
+use super::{
+    Coordinator,
+    event::SplitState,
+    splits::Owner,
+    suspension::{Phase, Purpose},
+    taskmanagers::Lease,
+};
+
+/// A registered taskmanager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskmanagerView {
+    /// Who.
+    pub id: TaskmanagerId,
+    /// `REGISTERED` (waits for a slot or its producer), `READY`, `DRAINING`, `DISCONNECTED`.
+    pub state: &'static str,
+    /// Its slot.
+    pub slot: Option<SlotId>,
+    /// How many splits it owns.
+    pub splits: usize,
+    /// When it registered, since the coordinator's birth.
+    pub registered: Duration,
+    /// Time since it was last heard of.
+    pub silent_for: Duration,
+}
+
+/// A split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitView {
+    /// Which.
+    pub id: SplitId,
+    /// `UNASSIGNED`, `READING`, `RUNNING`, `RELEASING`, `FENCING`, `ADOPTING`.
+    pub state: &'static str,
+    /// Its owner.
+    pub taskmanager: Option<TaskmanagerId>,
+    /// The newest that is known to be committed.
+    pub committed: SplitState,
+}
+
+impl Coordinator {
+    /// `INITIALIZING` (no splits yet), `RUNNING`, `STOPPING`, `RESTORING`, `FINISHED`.
+    #[must_use]
+    pub fn job_state(&self) -> &'static str {
+        match &self.phase {
+            Phase::Running if self.splits.is_empty() => "INITIALIZING",
+            Phase::Running => "RUNNING",
+            Phase::Releasing(Purpose::Stop { .. }) | Phase::Stopping { .. } => "STOPPING",
+            Phase::Releasing(Purpose::Restore { .. }) | Phase::Restoring { .. } => "RESTORING",
+            Phase::Finished => "FINISHED",
+        }
+    }
+
+    /// Everyone registered.
+    pub fn taskmanagers(&self) -> impl Iterator<Item = TaskmanagerView> {
+        self.taskmanagers.iter().map(|(id, each)| TaskmanagerView {
+            id: id.clone(),
+            state: match each.lease {
+                _ if !each.connected => "DISCONNECTED",
+                _ if each.draining || each.dismissed => "DRAINING",
+                Lease::Ready(..) => "READY",
+                Lease::None | Lease::Granted(..) => "REGISTERED",
+            },
+            slot: each.lease.slot().map(|(slot, _)| slot),
+            splits: self.splits.values().filter(|split| split.owner.taskmanager() == Some(id)).count(),
+            registered: each.registered,
+            silent_for: self.now.saturating_sub(each.heard),
+        })
+    }
+
+    /// Every split.
+    pub fn splits(&self) -> impl Iterator<Item = SplitView> {
+        self.splits.iter().map(|(id, split)| SplitView {
+            id: id.clone(),
+            state: match split.owner {
+                Owner::Unknown => "ADOPTING",
+                Owner::Nobody => "UNASSIGNED",
+                Owner::Taskmanager(_) => "RUNNING",
+                Owner::Releasing(_) => "RELEASING",
+                Owner::Fencing(_) => "FENCING",
+                Owner::Reading => "READING",
+            },
+            taskmanager: split.owner.taskmanager().cloned(),
+            committed: split.state.clone(),
+        })
+    }
+
+    /// Snapshots, the newest first: the one in progress and the last hundred.
+    pub fn checkpoints(&self) -> impl Iterator<Item = CheckpointView> {
+        self.checkpoints.in_progress(self.now).into_iter().chain(self.checkpoints.history.iter().rev().cloned())
+    }
+
+    /// Flink's `numberOfCompletedCheckpoints`, savepoints included.
+    #[must_use]
+    pub fn number_of_completed_checkpoints(&self) -> u64 {
+        self.checkpoints.completed
+    }
+
+    /// Flink's `numberOfFailedCheckpoints`, savepoints included.
+    #[must_use]
+    pub fn number_of_failed_checkpoints(&self) -> u64 {
+        self.checkpoints.failed
+    }
+
+    /// Taskmanagers that were lost since the coordinator's birth.
+    #[must_use]
+    pub fn number_of_lost_taskmanagers(&self) -> u64 {
+        self.lost
+    }
+}
