@@ -1,0 +1,59 @@
+# `make` lists what there is. Whatever a target needs from Debian is installed by tests/env/deps.sh.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+DEMO ?=
+CASE ?=
+SEEDS ?= 200
+FIRST_SEED ?= 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build all three programs
+	@tests/env/deps.sh build
+	cargo build --locked --workspace --bins
+
+.PHONY: demo
+demo: build ## Run everything embedded until ctrl-C (DEMO='--events 2000 --output json': that many, verified)
+	@$(BIN)/weir demo $(DEMO)
+
+.PHONY: demo-kafka
+demo-kafka: build ## The same on a real broker: exactly once, 5,000 events, a taskmanager killed on the way
+	@tests/env/deps.sh kafka
+	@folder=$$(mktemp -d); \
+	trap 'tests/env/kafka/kafka.sh down "$$folder"' EXIT; \
+	started=$$(tests/env/kafka/kafka.sh up "$$folder"); \
+	$(BIN)/weir demo --bootstrap-servers "$${started#BOOTSTRAP_SERVERS=}" $(or $(DEMO),--kill --events 5000 --output json)
+
+.PHONY: test
+test: ## Every test: units, properties, simulation, end to end on real parts
+	@tests/run.sh
+
+.PHONY: e2e
+e2e: ## End to end on Kafka, Ceph RGW and MediaWiki (CASE=name: that one)
+	@tests/run.sh e2e $(CASE)
+
+.PHONY: sim
+sim: ## Seeded simulation of coordinator and taskmanagers (SEEDS=200 FIRST_SEED=1)
+	@tests/env/deps.sh build
+	WEIR_SIM_SEEDS=$(SEEDS) WEIR_SIM_FIRST_SEED=$(FIRST_SEED) \
+		cargo test --locked -p weir-jobmanager --test simulation -- --nocapture
+
+.PHONY: verify
+verify: ## Check format, lints, dependencies and chart; writes nothing
+	@tests/env/deps.sh build
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@tests/mk/dependencies.sh
+	@tests/mk/chart.sh
+
+.PHONY: fix
+fix: ## Format, and apply what clippy can
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
