@@ -1,1 +1,3 @@
+//! `weir-jobmanager`.
+
 fn main() {}

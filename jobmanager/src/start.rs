@@ -1,0 +1,389 @@
+//! Where a job goes on: the start rules, as a decision over facts already read.
+//!
+//! Exactly-once: the truth is the progress in Kafka, committed with the output; the snapshot is a copy.
+//!
+//! | progress in Kafka | newest snapshot | a split goes on from |
+//! |---|---|---|
+//! | there | behind, or none | progress; normal |
+//! | behind the snapshot | there | snapshot, loudly, unless an operator had rewound the progress since |
+//! | missing | there | snapshot, loudly |
+//! | missing | none | the configured start |
+//!
+//! At-least-once: the newest snapshot, else the configured start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_common::{
+    ids::{CheckpointId, LeaderEpoch, SlotId},
+    split::{SplitId, SplitsPerPartition, TopicPartition},
+};
+
+use crate::{
+    coordinator::event::{SplitState, SplitStates},
+    store::keys::SnapshotId,
+};
+
+/// The job record: what the last jobmanager wrote about the job as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRecord {
+    /// The last leader's.
+    pub leader_epoch: LeaderEpoch,
+    /// Fixed for the job's life.
+    pub splits_per_partition: SplitsPerPartition,
+    /// Slots whose holders may still live.
+    pub slots: BTreeSet<SlotId>,
+    /// An operator rewound progress; snapshots up to this one are ahead of it on purpose.
+    pub rewound: Option<SnapshotId>,
+}
+
+/// The newest snapshot, as far as a start needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFacts {
+    /// Which.
+    pub id: SnapshotId,
+    /// What its splits are parts of.
+    pub splits_per_partition: SplitsPerPartition,
+    /// Slots that were leased then.
+    pub slots: BTreeSet<SlotId>,
+    /// Its splits.
+    pub splits: SplitStates,
+}
+
+/// What was read before the decision.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Whether Kafka keeps the progress.
+    pub exactly_once: bool,
+    /// As configured.
+    pub splits_per_partition: SplitsPerPartition,
+    /// The source's partitions, each with the offset of the configured start.
+    pub partitions: BTreeMap<TopicPartition, i64>,
+    /// Exactly-once, and not the job's first start.
+    pub record: Option<JobRecord>,
+    /// Progress in Kafka, of all splits that ever were.
+    pub progress: SplitStates,
+    /// The newest snapshot; `None` as well when storage does not answer.
+    pub snapshot: Option<SnapshotFacts>,
+}
+
+/// How loud a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// The operator should know; status shows it.
+    Warning,
+}
+
+/// One thing that was found, for log and status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How loud.
+    pub severity: Severity,
+    /// What.
+    pub text: String,
+}
+
+/// How the job starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Of this leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// Above all earlier ones.
+    pub first_checkpoint: CheckpointId,
+    /// Slots whose holders may be adopted.
+    pub orphaned_slots: Vec<SlotId>,
+    /// Every split with what it goes on from.
+    pub splits: SplitStates,
+    /// Exactly-once: splits that have no entry in Kafka yet, or a wrong one.
+    pub to_write: Vec<SplitId>,
+    /// Slots that must be fenced before anything is written over progress that somebody may still commit.
+    pub fence_first: Vec<SlotId>,
+    /// For log and status.
+    pub findings: Vec<Finding>,
+}
+
+/// The job's shape was changed, which progress does not survive.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "job.splits_per_partition is {configured}, but the job {found_in} was made with {found}: it is fixed for the life of a \
+     job; set it back to {found}, or start a new job under another stream_manager.job_name"
+)]
+pub struct ShapeChanged {
+    configured: u32,
+    found: u32,
+    found_in: String,
+}
+
+/// Decides.
+///
+/// # Errors
+/// `splits_per_partition` is not what it was.
+pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
+    check_shape(facts)?;
+    let mut sorted = Sorted::default();
+    let mut splits = SplitStates::new();
+    for (partition, start) in &facts.partitions {
+        for index in 0..facts.splits_per_partition.get() {
+            let id = SplitId { topic: partition.topic.clone(), partition: partition.partition, index };
+            let state = choose(facts, &id, *start, &mut sorted);
+            splits.insert(id, state);
+        }
+    }
+    let recorded: Vec<SlotId> = match (&facts.record, &facts.snapshot) {
+        (Some(record), _) => record.slots.iter().copied().collect(),
+        (None, Some(snapshot)) if !facts.exactly_once => snapshot.slots.iter().copied().collect(),
+        (None, _) => Vec::new(),
+    };
+    let overwrites = !sorted.behind.is_empty();
+    let epochs = [facts.record.as_ref().map(|record| record.leader_epoch), facts.snapshot.as_ref().map(|s| s.id.epoch)];
+    let last_checkpoint = facts.snapshot.as_ref().map_or(CheckpointId(0), |snapshot| snapshot.id.checkpoint);
+    let mut to_write = Vec::new();
+    if facts.exactly_once {
+        to_write = [&sorted.behind, &sorted.missing, &sorted.fresh].into_iter().flatten().cloned().collect();
+        to_write.sort();
+    }
+    Ok(Plan {
+        leader_epoch: epochs.into_iter().flatten().max().unwrap_or_default().next(),
+        first_checkpoint: last_checkpoint.next(),
+        // Who is fenced cannot be adopted.
+        orphaned_slots: if overwrites { Vec::new() } else { recorded.clone() },
+        fence_first: if overwrites { recorded } else { Vec::new() },
+        splits,
+        to_write,
+        findings: sorted.findings(facts),
+    })
+}
+
+fn check_shape(facts: &Facts) -> Result<(), ShapeChanged> {
+    let recorded = facts.record.as_ref().map(|record| (record.splits_per_partition, "record in Kafka".to_owned()));
+    let stored = facts.snapshot.as_ref().map(|s| (s.splits_per_partition, format!("snapshot {}", s.id)));
+    let other = recorded.into_iter().chain(stored).find(|(found, _)| *found != facts.splits_per_partition);
+    match other {
+        None => Ok(()),
+        Some((found, found_in)) => {
+            Err(ShapeChanged { configured: facts.splits_per_partition.get(), found: found.get(), found_in })
+        }
+    }
+}
+
+/// Splits by what was decided about them.
+#[derive(Debug, Default)]
+struct Sorted {
+    /// Progress, as it should be.
+    progress: Vec<SplitId>,
+    /// Of those: the snapshot is ahead, since an operator had rewound them.
+    rewound: Vec<SplitId>,
+    /// Snapshot, for progress is behind it.
+    behind: Vec<SplitId>,
+    /// Snapshot, for there is no progress.
+    missing: Vec<SplitId>,
+    /// Configured start.
+    fresh: Vec<SplitId>,
+}
+
+fn choose(facts: &Facts, id: &SplitId, start: i64, sorted: &mut Sorted) -> SplitState {
+    let progress = facts.progress.get(id).filter(|_| facts.exactly_once);
+    let snapshot = facts.snapshot.as_ref().and_then(|snapshot| Some((snapshot.id, snapshot.splits.get(id)?)));
+    let (list, state) = match (progress, snapshot) {
+        (Some(progress), Some((_, copy))) if copy.progress.is_covered_by(&progress.progress) => {
+            (&mut sorted.progress, progress.clone())
+        }
+        (Some(progress), Some((made, copy))) => {
+            let on_purpose = facts.record.as_ref().and_then(|record| record.rewound).is_some_and(|upto| made <= upto);
+            if on_purpose { (&mut sorted.rewound, progress.clone()) } else { (&mut sorted.behind, copy.clone()) }
+        }
+        (Some(progress), None) => (&mut sorted.progress, progress.clone()),
+        (None, Some((_, copy))) => (&mut sorted.missing, copy.clone()),
+        (None, None) => {
+            let progress = weir_common::progress::Progress::at(start);
+            (&mut sorted.fresh, SplitState { progress, ..SplitState::default() })
+        }
+    };
+    list.push(id.clone());
+    state
+}
+
+impl Sorted {
+    fn findings(&self, facts: &Facts) -> Vec<Finding> {
+        let snapshot = facts.snapshot.as_ref().map_or_else(String::new, |snapshot| snapshot.id.to_string());
+        let mut findings = Vec::new();
+        let mut add = |severity, splits: &[SplitId], text: &str| {
+            if !splits.is_empty() {
+                findings.push(Finding { severity, text: format!("{}: {text}", name(splits)) });
+            }
+        };
+        add(Severity::Info, &self.progress, "goes on from the progress in Kafka");
+        add(Severity::Info, &self.rewound, "goes on from the progress in Kafka, which an operator had rewound");
+        let behind = format!(
+            "progress in Kafka is behind snapshot {snapshot}: it was reset from outside, or the cluster lost data; goes on \
+             from the snapshot, fencing all slots first"
+        );
+        add(Severity::Warning, &self.behind, &behind);
+        if facts.exactly_once {
+            let missing = format!(
+                "no progress in Kafka (deleted, expired, or another cluster); goes on from snapshot {snapshot}, whatever was \
+                 committed after it comes twice"
+            );
+            add(Severity::Warning, &self.missing, &missing);
+        } else {
+            add(Severity::Info, &self.missing, &format!("goes on from snapshot {snapshot}"));
+        }
+        let first_start = facts.record.is_none() && facts.snapshot.is_none();
+        let fresh =
+            if first_start { "first start, from the configured offset" } else { "new, from its configured offset" };
+        add(Severity::Info, &self.fresh, fresh);
+        findings
+    }
+}
+
+/// `12 splits of eqiad.stream-0, …`
+fn name(splits: &[SplitId]) -> String {
+    const MAX_NAMED: usize = 4;
+    let partitions: BTreeSet<TopicPartition> = splits.iter().map(SplitId::topic_partition).collect();
+    let named: Vec<String> = partitions.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    let more = partitions.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more partitions") } else { String::new() };
+    let count = splits.len();
+    let unit = if count == 1 { "split" } else { "splits" };
+    format!("{count} {unit} of {}{more}", named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::progress::Progress;
+
+    use super::*;
+
+    const TWO: u32 = 2;
+
+    fn count(splits: u32) -> SplitsPerPartition {
+        SplitsPerPartition::new(splits).expect("legal")
+    }
+
+    fn split(index: u32) -> SplitId {
+        SplitId { topic: "t".into(), partition: 0, index }
+    }
+
+    fn at(cursor: i64) -> SplitState {
+        SplitState { progress: Progress::at(cursor), ..SplitState::default() }
+    }
+
+    fn both(cursor: i64) -> SplitStates {
+        [(split(0), at(cursor)), (split(1), at(cursor))].into()
+    }
+
+    fn id(epoch: u64, checkpoint: u64) -> SnapshotId {
+        SnapshotId { epoch: LeaderEpoch(epoch), checkpoint: CheckpointId(checkpoint) }
+    }
+
+    fn facts(progress: Option<i64>, snapshot: Option<i64>) -> Facts {
+        let record = JobRecord {
+            leader_epoch: LeaderEpoch(4),
+            splits_per_partition: count(TWO),
+            slots: [SlotId(0), SlotId(1)].into(),
+            rewound: None,
+        };
+        let stored = |cursor| SnapshotFacts {
+            id: id(3, 30),
+            splits_per_partition: count(TWO),
+            slots: [SlotId(7)].into(),
+            splits: both(cursor),
+        };
+        Facts {
+            exactly_once: true,
+            splits_per_partition: count(TWO),
+            partitions: [(TopicPartition { topic: "t".into(), partition: 0 }, 5)].into(),
+            record: progress.map(|_| record),
+            progress: progress.map(both).unwrap_or_default(),
+            snapshot: snapshot.map(stored),
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_start_rules() {
+        struct Case {
+            progress: Option<i64>,
+            snapshot: Option<i64>,
+            goes_on_from: i64,
+            writes: bool,
+            loud: bool,
+        }
+        let case =
+            |progress, snapshot, goes_on_from, writes, loud| Case { progress, snapshot, goes_on_from, writes, loud };
+        let cases = [
+            case(Some(20), Some(10), 20, false, false),
+            case(Some(20), Some(20), 20, false, false),
+            case(Some(20), None, 20, false, false),
+            case(Some(10), Some(20), 20, true, true),
+            case(None, Some(20), 20, true, true),
+            case(None, None, 5, true, false),
+        ];
+        for Case { progress, snapshot, goes_on_from, writes, loud } in cases {
+            let plan = plan(&facts(progress, snapshot)).expect("same shape");
+            let name = format!("{progress:?} {snapshot:?}");
+            assert_eq!(plan.splits, both(goes_on_from), "{name}");
+            assert_eq!(plan.to_write.len(), if writes { 2 } else { 0 }, "{name}");
+            let warned = plan.findings.iter().any(|finding| finding.severity == Severity::Warning);
+            assert_eq!(warned, loud, "{name}: {:?}", plan.findings);
+            assert_eq!(plan.findings.len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn epoch_and_checkpoints_grow_over_everything_known() {
+        let both_known = plan(&facts(Some(1), Some(1))).expect("same shape");
+        assert_eq!((both_known.leader_epoch, both_known.first_checkpoint), (LeaderEpoch(5), CheckpointId(31)));
+        let snapshot_only = plan(&facts(None, Some(1))).expect("same shape");
+        assert_eq!((snapshot_only.leader_epoch, snapshot_only.first_checkpoint), (LeaderEpoch(4), CheckpointId(31)));
+        let nothing = plan(&facts(None, None)).expect("same shape");
+        assert_eq!((nothing.leader_epoch, nothing.first_checkpoint), (LeaderEpoch(1), CheckpointId(1)));
+    }
+
+    #[test]
+    fn recorded_slots_are_adopted_but_fenced_where_progress_is_overwritten() {
+        let normal = plan(&facts(Some(20), Some(10))).expect("same shape");
+        assert_eq!((normal.orphaned_slots.len(), normal.fence_first.len()), (2, 0));
+        let behind = plan(&facts(Some(10), Some(20))).expect("same shape");
+        assert_eq!((behind.orphaned_slots.len(), behind.fence_first.len()), (0, 2));
+    }
+
+    #[test]
+    fn progress_that_an_operator_rewound_stays_rewound_until_a_newer_snapshot() {
+        let mut facts = facts(Some(10), Some(20));
+        for (upto, goes_on_from) in [(id(3, 30), 10), (id(3, 29), 20), (id(2, 99), 20)] {
+            facts.record = facts.record.map(|record| JobRecord { rewound: Some(upto), ..record });
+            assert_eq!(plan(&facts).expect("same shape").splits, both(goes_on_from), "{upto}");
+        }
+    }
+
+    #[test]
+    fn at_least_once_goes_on_from_the_snapshot_and_adopts_its_slots() {
+        let mut facts = facts(None, Some(20));
+        facts.exactly_once = false;
+        facts.progress = both(99);
+        let plan = plan(&facts).expect("same shape");
+        assert_eq!((plan.splits, plan.to_write, plan.orphaned_slots), (both(20), vec![], vec![SlotId(7)]));
+        assert!(plan.findings.iter().all(|finding| finding.severity == Severity::Info));
+    }
+
+    #[test]
+    fn new_partitions_start_as_configured_beside_old_ones() {
+        let mut facts = facts(Some(20), Some(10));
+        facts.partitions.insert(TopicPartition { topic: "t".into(), partition: 1 }, 0);
+        let plan = plan(&facts).expect("same shape");
+        let new = SplitId { partition: 1, ..split(0) };
+        assert_eq!((plan.splits[&new].clone(), plan.splits[&split(0)].clone()), (at(0), at(20)));
+        assert_eq!(plan.to_write, [new, SplitId { partition: 1, ..split(1) }]);
+    }
+
+    #[test]
+    fn a_changed_number_of_splits_is_refused_with_both_values() {
+        for (progress, snapshot) in [(Some(1), None), (None, Some(1))] {
+            let mut facts = facts(progress, snapshot);
+            facts.splits_per_partition = count(3);
+            let error = plan(&facts).expect_err("changed").to_string();
+            assert!(error.contains("is 3") && error.contains("back to 2"), "{error}");
+        }
+    }
+}
