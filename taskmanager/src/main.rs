@@ -1,1 +1,3 @@
+//! The binary `weir-taskmanager`.
+
 fn main() {}

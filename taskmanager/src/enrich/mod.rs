@@ -5,12 +5,24 @@ pub mod reconcile;
 pub mod stream;
 
 use async_trait::async_trait;
+use prometheus_client::registry::Registry;
 
 pub use self::{
     reconcile::{ReconcileEnricher, Schemas, enrich_one, enricher_for},
     stream::OutputStream,
 };
-use crate::record::{Outcome, SourceRecord};
+use crate::record::{Outcome, OutputRecord, SourceRecord};
+
+/// What an enricher has done since the process started, for heartbeats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EnricherStats {
+    /// Requests sent to the API, retries included.
+    pub api_requests: u64,
+    /// Of these, retries.
+    pub api_retries: u64,
+    /// Fields left out because the sink's schema does not know them.
+    pub pruned_fields: u64,
+}
 
 /// Turns one record into one outcome. A job is an enricher and a configuration.
 #[async_trait]
@@ -27,4 +39,19 @@ pub trait Enricher: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future abandons the record; nothing was produced.
     async fn enrich(&self, record: &SourceRecord) -> Outcome;
+
+    /// The error event of a record whose result could not be made or produced: the runtime's own failures (a panic in
+    /// [`Enricher::enrich`], an output that the broker refuses). `None` when there is no way to say it; the record is
+    /// then counted as an error and logged.
+    fn error_event(&self, _record: &SourceRecord, _error_type: &'static str, _message: &str) -> Option<OutputRecord> {
+        None
+    }
+
+    /// What was done so far.
+    fn stats(&self) -> EnricherStats {
+        EnricherStats::default()
+    }
+
+    /// Adds the enricher's own metrics (`weir_api_…`) to the taskmanager's. Called once.
+    fn register_metrics(&self, _registry: &mut Registry) {}
 }

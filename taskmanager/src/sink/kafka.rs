@@ -1,0 +1,403 @@
+//! The producer of a slot on Kafka.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    util::Timeout,
+};
+use weir_common::{
+    config::{Config, DeliveryGuarantee},
+    ids::SlotId,
+    progress::entry::ProgressEntry,
+    split::SplitId,
+};
+
+use super::{
+    doubt::{Doubt, DoubtFlag},
+    output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
+};
+use crate::{
+    clients::{self, LogContext},
+    job::JobSpec,
+    record::{Destination, OutputRecord, SourceRecord, headers},
+};
+
+/// `init_transactions` is resumable: tried again after this.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `send_offsets_to_transaction` may take this long before the transaction is in doubt.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One stable read; a pending transaction lets it time out.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_ATTEMPTS: usize = 6;
+
+/// A full queue of the producer is waited for this long.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Metadata of one `send_offsets_to_transaction`: the broker refuses about 1 MB.
+const OFFSETS_BYTES: usize = 512 * 1024;
+
+type Client = ThreadedProducer<SinkContext>;
+
+/// See [`Output`].
+pub(crate) struct KafkaOutput {
+    job: Arc<JobSpec>,
+    producer_config: ClientConfig,
+    producer: Option<Client>,
+    /// For error events on another cluster: acknowledged before the transaction commits.
+    errors_elsewhere: Option<Client>,
+    /// Exactly-once: reads progress and names its group.
+    progress: Option<BaseConsumer<LogContext>>,
+}
+
+impl KafkaOutput {
+    /// Settings only; nothing is connected before [`Output::open`].
+    ///
+    /// # Errors
+    /// A client property is refused.
+    pub(crate) fn new(config: &Config, job: Arc<JobSpec>, slot: SlotId) -> KafkaResult<Self> {
+        let exactly_once = job.delivery_guarantee == DeliveryGuarantee::ExactlyOnce;
+        let transactional_id = exactly_once.then(|| slot.transactional_id(&job.job_name));
+        let errors_elsewhere = clients::error_sink(config).map(|client| create(&client)).transpose()?;
+        let progress = exactly_once
+            .then(|| clients::progress(config).create_with_context::<_, BaseConsumer<_>>(LogContext::default()))
+            .transpose()?;
+        Ok(Self {
+            producer_config: clients::sink(config, transactional_id.as_deref()),
+            producer: None,
+            errors_elsewhere,
+            progress,
+            job,
+        })
+    }
+
+    fn is_exactly_once(&self) -> bool {
+        self.job.delivery_guarantee == DeliveryGuarantee::ExactlyOnce
+    }
+
+    fn producer(&self) -> Result<&Client, Failure> {
+        self.producer.as_ref().ok_or_else(|| Failure::Doubt(Doubt::FailedCall("there is no producer".to_owned())))
+    }
+
+    fn client_for(&self, destination: Destination) -> Result<(&Client, &str), Failure> {
+        match (destination, &self.errors_elsewhere) {
+            (Destination::Sink, _) => Ok((self.producer()?, &self.job.sink_topic)),
+            (Destination::ErrorSink, None) => Ok((self.producer()?, &self.job.error_topic)),
+            (Destination::ErrorSink, Some(elsewhere)) => Ok((elsewhere, &self.job.error_topic)),
+        }
+    }
+}
+
+impl Output for KafkaOutput {
+    fn open(&mut self) -> Result<(), Failure> {
+        discard(self.producer.take());
+        let producer = create(&self.producer_config).map_err(|error| failure("the producer cannot be made", error))?;
+        if self.is_exactly_once() {
+            producer.init_transactions(INIT_TIMEOUT).map_err(|error| failure("init_transactions failed", error))?;
+        }
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        if self.is_exactly_once() {
+            self.producer()?.begin_transaction().map_err(|error| failure("begin_transaction failed", error))?;
+        }
+        Ok(())
+    }
+
+    fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal> {
+        let (client, topic) = self.client_for(output.destination).map_err(Refusal::Producer)?;
+        let deliveries = &client.context().deliveries;
+        let mut message = BaseRecord::with_opaque_to(topic, number)
+            .payload(output.value.as_ref())
+            .timestamp(output.timestamp_ms)
+            .headers(source_position(record));
+        message.key = output.key.as_deref();
+        let deadline = Instant::now() + QUEUE_TIMEOUT;
+        loop {
+            deliveries.expect_one();
+            let Err((error, refused)) = client.send::<[u8], [u8]>(message) else { return Ok(()) };
+            deliveries.forget_one();
+            message = refused;
+            match error.rdkafka_error_code() {
+                Some(Code::QueueFull) if Instant::now() < deadline => deliveries.wait_for_one(),
+                Some(code) if is_about_content(code) => return Err(Refusal::Record(error.to_string())),
+                _ => return Err(Refusal::Producer(failure("a record was refused by the producer", error))),
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Vec<Undelivered> {
+        let clients = [self.producer.as_ref(), self.errors_elsewhere.as_ref()];
+        clients.into_iter().flatten().flat_map(|client| client.context().deliveries.settle()).collect()
+    }
+
+    fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure> {
+        let (Some(producer), Some(progress)) = (&self.producer, &self.progress) else { return Ok(()) };
+        let group = progress
+            .group_metadata()
+            .ok_or_else(|| Failure::Doubt(Doubt::FailedCall("the progress group has no metadata".to_owned())))?;
+        for chunk in chunks(entries) {
+            let mut offsets = TopicPartitionList::with_capacity(chunk.len());
+            for (partition, cursor, metadata) in &chunk {
+                let mut element = offsets.add_partition(&self.job.progress_topic, *partition);
+                // An invalid offset would be skipped without a word, and with it the progress.
+                element
+                    .set_offset(Offset::Offset(*cursor))
+                    .map_err(|error| failure("progress is not an offset", error))?;
+                element.set_metadata(metadata.as_str());
+            }
+            producer
+                .send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT)
+                .map_err(|error| failure("send_offsets_to_transaction failed", error))?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        if self.is_exactly_once() {
+            // -1: a shorter time could leave client and broker of different minds.
+            self.producer()?
+                .commit_transaction(Timeout::Never)
+                .map_err(|error| failure("commit_transaction failed", error))?;
+        }
+        Ok(())
+    }
+
+    fn stable_progress(&mut self, splits: &[(SplitId, i32)]) -> Result<Vec<ProgressEntry>, Failure> {
+        let Some(progress) = &self.progress else { return Ok(Vec::new()) };
+        let mut wanted = TopicPartitionList::with_capacity(splits.len());
+        for (_, partition) in splits {
+            wanted.add_partition(&self.job.progress_topic, *partition);
+        }
+        let mut attempt = 1;
+        let committed = loop {
+            match progress.committed_offsets(wanted.clone(), READ_TIMEOUT) {
+                Ok(committed) => break committed,
+                Err(error) if attempt == READ_ATTEMPTS => return Err(failure("progress cannot be read", error)),
+                Err(_) => attempt += 1,
+            }
+            thread::sleep(Duration::from_millis(100));
+        };
+        let elements = committed.elements();
+        let mut entries = Vec::with_capacity(elements.len());
+        for element in &elements {
+            element.error().map_err(|error| failure("progress cannot be read", error))?;
+            let Offset::Offset(cursor) = element.offset() else { continue };
+            let entry = ProgressEntry::parse(cursor, element.metadata()).map_err(|error| {
+                Failure::Fenced(format!("{} partition {}: {error}", self.job.progress_topic, element.partition()))
+            })?;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn doubt(&self) -> Option<Doubt> {
+        self.producer.as_ref().and_then(|producer| producer.context().doubt.get())
+    }
+
+    fn clear_doubt(&self) {
+        if let Some(producer) = &self.producer {
+            producer.context().doubt.clear();
+        }
+    }
+}
+
+impl Drop for KafkaOutput {
+    fn drop(&mut self) {
+        discard(self.producer.take());
+        discard(self.errors_elsewhere.take());
+        discard(self.progress.take());
+    }
+}
+
+/// Dropping a client may take its time, or hang: nobody waits for it.
+fn discard<T: Send + 'static>(client: Option<T>) {
+    if let Some(client) = client {
+        thread::spawn(move || drop(client));
+    }
+}
+
+fn create(config: &ClientConfig) -> KafkaResult<Client> {
+    config.create_with_context(SinkContext::default())
+}
+
+/// Offsets of as many entries as one request may carry.
+fn chunks(entries: &[KeptEntry]) -> Vec<Vec<(i32, i64, String)>> {
+    let mut chunks: Vec<Vec<_>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for KeptEntry { partition, entry } in entries {
+        let metadata = entry.metadata();
+        let size = metadata.len() + 64;
+        bytes = bytes.saturating_add(size);
+        if bytes > OFFSETS_BYTES {
+            chunks.push(Vec::new());
+            bytes = size;
+        }
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.push((*partition, entry.progress.cursor, metadata));
+        }
+    }
+    chunks
+}
+
+fn source_position(record: &SourceRecord) -> OwnedHeaders {
+    let (partition, offset) = (record.partition.to_string(), record.offset.to_string());
+    OwnedHeaders::new_with_capacity(3)
+        .insert(Header { key: headers::SOURCE_TOPIC, value: Some(&*record.topic) })
+        .insert(Header { key: headers::SOURCE_PARTITION, value: Some(&partition) })
+        .insert(Header { key: headers::SOURCE_OFFSET, value: Some(&offset) })
+}
+
+/// Fenced ones are told apart: another instance may have our place, so we do not take it back by ourselves.
+fn failure(what: &str, error: KafkaError) -> Failure {
+    let code = error.rdkafka_error_code();
+    let text = match &error {
+        KafkaError::Transaction(error) => format!("{what}: {} ({})", error.string(), error.name()),
+        _ => format!("{what}: {error}"),
+    };
+    if code.is_some_and(is_about_fencing) { Failure::Fenced(text) } else { Failure::Doubt(Doubt::FailedCall(text)) }
+}
+
+fn is_about_fencing(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
+fn is_about_content(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::MessageBatchTooLarge
+    )
+}
+
+/// Callbacks of one producer.
+#[derive(Default)]
+struct SinkContext {
+    doubt: DoubtFlag,
+    deliveries: Deliveries,
+    log: LogContext,
+}
+
+impl ClientContext for SinkContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(doubt) = Doubt::of_log_line(facility, message) {
+            self.doubt.raise(doubt);
+        }
+        self.log.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.doubt.raise(Doubt::ErrorCallback(format!("{error}: {reason}")));
+        self.log.error(error, reason);
+    }
+}
+
+impl ProducerContext for SinkContext {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let failed = result.as_ref().err().map(|(error, message)| {
+            let code = error.rdkafka_error_code();
+            let cause = match code {
+                Some(code) if is_about_content(code) => Cause::Content,
+                Some(code) if is_about_fencing(code) => Cause::Fenced,
+                _ => Cause::Transport,
+            };
+            Undelivered { number, cause, reason: format!("{error} (topic {})", message.topic()) }
+        });
+        self.deliveries.done(failed);
+    }
+}
+
+/// Counts delivery reports: the crate's own `flush` waits in steps of 100 ms.
+#[derive(Default)]
+struct Deliveries {
+    state: Mutex<Outstanding>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Outstanding {
+    count: usize,
+    failed: Vec<Undelivered>,
+}
+
+impl Deliveries {
+    fn expect_one(&self) {
+        self.lock().count += 1;
+    }
+
+    fn forget_one(&self) {
+        self.lock().count -= 1;
+    }
+
+    fn done(&self, failed: Option<Undelivered>) {
+        let mut state = self.lock();
+        state.count = state.count.saturating_sub(1);
+        state.failed.extend(failed);
+        self.changed.notify_all();
+    }
+
+    fn wait_for_one(&self) {
+        let _ = self.changed.wait_timeout(self.lock(), Duration::from_millis(20));
+    }
+
+    /// Every record is acknowledged or fails within `message.timeout.ms`.
+    fn settle(&self) -> Vec<Undelivered> {
+        let mut state = self.lock();
+        while state.count > 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut state.failed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outstanding> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::{counters::SplitCounters, progress::Progress, split::SplitsPerPartition};
+
+    use super::*;
+
+    #[test]
+    fn progress_is_sent_in_chunks_that_the_broker_takes() {
+        let entry = |index: u32| KeptEntry {
+            partition: index as i32 + 1,
+            entry: ProgressEntry {
+                split: SplitId { topic: "t".repeat(200).into(), partition: 0, index },
+                splits_per_partition: SplitsPerPartition::new(1024).expect("legal"),
+                slot: Some(SlotId(1)),
+                progress: Progress::at(i64::from(index)),
+                counters: SplitCounters::default(),
+            },
+        };
+        let entries: Vec<_> = (0..1024).map(entry).cycle().take(3000).collect();
+        let chunks = chunks(&entries);
+        assert!(chunks.len() > 1);
+        assert_eq!(chunks.iter().map(Vec::len).sum::<usize>(), entries.len());
+        for chunk in chunks {
+            assert!(chunk.iter().map(|(_, _, metadata)| metadata.len() + 64).sum::<usize>() <= OFFSETS_BYTES);
+        }
+        assert_eq!(super::chunks(&[]), Vec::<Vec<_>>::new());
+    }
+}

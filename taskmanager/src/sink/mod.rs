@@ -1,0 +1,130 @@
+//! The sink of one grant: a thread of its own, because librdkafka's transactional calls block.
+
+pub(crate) mod doubt;
+pub(crate) mod inbox;
+pub(crate) mod kafka;
+pub(crate) mod lease;
+pub(crate) mod output;
+pub(crate) mod report;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod writer_tests;
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+use weir_common::ids::GrantId;
+
+use self::{
+    inbox::{Command, Inbox, Next},
+    lease::Lease,
+    output::Output,
+    report::{SinkEvent, SinkEventKind},
+    writer::{Lost, Writer},
+};
+
+/// How long the sink waits for something to do before it looks at its grant again.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Runs a writer until its grant ends. Its events are few: one for each command and each `transaction.interval`.
+pub(crate) struct Sink<O> {
+    writer: Writer<O>,
+    inbox: Arc<Inbox>,
+    lease: Arc<Lease>,
+    interval: Duration,
+    events: UnboundedSender<SinkEvent>,
+    grant: GrantId,
+}
+
+impl<O: Output + Send + 'static> Sink<O> {
+    pub(crate) fn new(
+        writer: Writer<O>,
+        inbox: Arc<Inbox>,
+        lease: Arc<Lease>,
+        interval: Duration,
+        events: UnboundedSender<SinkEvent>,
+    ) -> Self {
+        let grant = lease.grant();
+        Self { writer, inbox, lease, interval, events, grant }
+    }
+
+    /// Starts the thread. It ends with `Stop`, or after it has said that the slot is lost; nobody joins it.
+    ///
+    /// # Errors
+    /// The operating system has no thread left.
+    pub(crate) fn spawn(self) -> std::io::Result<()> {
+        thread::Builder::new().name("weir-sink".to_owned()).spawn(move || self.run()).map(drop)
+    }
+
+    fn run(mut self) {
+        if let Err(Lost(reason)) = self.work() {
+            self.lease.end();
+            self.say(SinkEventKind::Lost { reason });
+        }
+    }
+
+    fn work(&mut self) -> Result<(), Lost> {
+        self.writer.start()?;
+        self.say(SinkEventKind::Ready);
+        let mut next_cut = Instant::now() + self.interval;
+        loop {
+            let now = Instant::now();
+            if !self.lease.is_valid(now) {
+                return Err(Lost("the grant ran out or was withdrawn".to_owned()));
+            }
+            if now >= next_cut || self.writer.cut_is_due() {
+                let splits = self.writer.cut()?;
+                if !splits.is_empty() {
+                    self.say(SinkEventKind::Reported { checkpoint: None, splits });
+                }
+                next_cut = Instant::now() + self.interval;
+            }
+            match self.inbox.next(next_cut.min(Instant::now() + GLANCE)) {
+                Next::Command(Command::Stop) => return Ok(()),
+                Next::Command(command) => self.handle(command)?,
+                Next::Results(results) => {
+                    for result in results {
+                        self.writer.hand_over(result)?;
+                        if self.writer.cut_is_due() {
+                            // The rest of the batch waits for it: what is kept stays within its bound.
+                            let splits = self.writer.cut()?;
+                            self.say(SinkEventKind::Reported { checkpoint: None, splits });
+                        }
+                    }
+                }
+                Next::Nothing => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) -> Result<(), Lost> {
+        match command {
+            Command::Assign(splits) => self.writer.assign(splits),
+            Command::Barrier(checkpoint) => {
+                self.writer.cut()?;
+                self.say(SinkEventKind::Reported { checkpoint: Some(checkpoint), splits: self.writer.reports() });
+            }
+            Command::Revoke(splits) => {
+                // What is fetched already goes along: the next owner need not fetch it again.
+                for result in self.inbox.take_results() {
+                    self.writer.hand_over(result)?;
+                }
+                self.writer.cut()?;
+                let splits = self.writer.remove(&splits);
+                self.say(SinkEventKind::Released { splits });
+            }
+            Command::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn say(&self, kind: SinkEventKind) {
+        // Nobody listens any more only when the process is leaving.
+        let _ = self.events.send(SinkEvent { grant: self.grant, kind });
+    }
+}

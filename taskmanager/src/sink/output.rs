@@ -1,0 +1,84 @@
+//! What the sink needs of Kafka, so that its decisions are tested without one.
+
+use weir_common::{progress::entry::ProgressEntry, split::SplitId};
+
+use super::doubt::Doubt;
+use crate::record::{OutputRecord, SourceRecord};
+
+/// A split's progress entry and the partition of the progress topic that keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeptEntry {
+    pub(crate) partition: i32,
+    pub(crate) entry: ProgressEntry,
+}
+
+/// A step that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// This producer is not to be trusted any more: a new one on the same id goes on.
+    Doubt(Doubt),
+    /// The broker refuses this producer, another one may have its place: the slot is lost.
+    Fenced(String),
+}
+
+/// A record that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// For what it is (too large); nothing else is affected.
+    Record(String),
+    /// For the state of the producer.
+    Producer(Failure),
+}
+
+/// A record that was taken and not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Undelivered {
+    /// As given to [`Output::produce`].
+    pub(crate) number: usize,
+    /// Why.
+    pub(crate) cause: Cause,
+    /// For the log.
+    pub(crate) reason: String,
+}
+
+/// Why a record was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The broker refused its batch for what is in it.
+    Content,
+    /// The broker refused the producer.
+    Fenced,
+    /// Anything else.
+    Transport,
+}
+
+/// The producer of one slot. All calls may block; none is made by two threads at once.
+pub(crate) trait Output {
+    /// Makes a new producer in place of the old one; exactly-once: initialises its transactional id, which aborts what the
+    /// old one left open and gives it a new epoch.
+    fn open(&mut self) -> Result<(), Failure>;
+
+    /// Begins a transaction. Nothing to do at-least-once.
+    fn begin(&mut self) -> Result<(), Failure>;
+
+    /// Hands a record to the producer. `number` comes back with its failure.
+    fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal>;
+
+    /// Waits until everything that was produced is acknowledged or has failed, and says what has failed.
+    fn settle(&mut self) -> Vec<Undelivered>;
+
+    /// Adds progress to the transaction. Nothing to do at-least-once.
+    fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure>;
+
+    /// Commits the transaction. Nothing to do at-least-once.
+    fn commit(&mut self) -> Result<(), Failure>;
+
+    /// Reads progress as it stands in Kafka, after [`Output::open`] (exactly-once).
+    fn stable_progress(&mut self, splits: &[(SplitId, i32)]) -> Result<Vec<ProgressEntry>, Failure>;
+
+    /// What puts this producer in doubt, as its callbacks saw it.
+    fn doubt(&self) -> Option<Doubt>;
+
+    /// Forgets what was seen up to now; right after [`Output::open`].
+    fn clear_doubt(&self);
+}

@@ -1,0 +1,232 @@
+//! The reader of one topic-partition.
+//!
+//! Back-pressure is not polling: `pause()` makes dropping the consumer hang, while librdkafka's own queue bounds stop its
+//! fetching by themselves.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    message::BorrowedMessage,
+};
+use tracing::{debug, error, info, warn};
+use weir_common::split::TopicPartition;
+
+use super::{Shared, Wanted};
+use crate::{clients::LogContext, pipeline::cell::SplitCell, record::SourceRecord};
+
+/// How long a poll waits: also how soon a change of splits is seen.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How often splits without records of their own are told how far the partition was read.
+const ADVANCE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Wait after an error that passes by itself.
+const ERROR_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a partition cannot be read on. Never reset by ourselves: an operator decides what to do about lost records.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(
+        "offset {position} of {partition} is not in the log any more (or not yet): records were deleted before they were \
+         read, or the topic was created anew; restore a savepoint or reset the job's progress"
+    )]
+    OffsetOutOfRange { partition: TopicPartition, position: i64 },
+    #[error("{partition} does not exist any more ({source}); create the topic again or change `stream_manager.source`")]
+    Gone { partition: TopicPartition, source: KafkaError },
+    #[error("{partition} cannot be read: {source}")]
+    Fatal { partition: TopicPartition, source: KafkaError },
+}
+
+/// Starts the thread. It drops its consumer itself; nobody waits for it.
+pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wanted>) -> anyhow::Result<()> {
+    let mut client = shared.client.clone();
+    client.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer<LogContext> = client.create_with_context(LogContext::default())?;
+    let name = format!("weir-read-{}", partition.partition);
+    thread::Builder::new().name(name).spawn(move || {
+        let mut reader = Reader {
+            shared,
+            partition,
+            wanted,
+            consumer,
+            splits: BTreeMap::new(),
+            position: None,
+            advanced: Instant::now(),
+            unreported: 0,
+            version: None,
+        };
+        if let Err(error) = reader.run() {
+            error!(partition = %reader.partition, %error, "reading stopped, the partition's splits stand still");
+            reader.shared.metrics.reader_failed(&reader.partition);
+        }
+        debug!(partition = %reader.partition, "reader ended");
+    })?;
+    Ok(())
+}
+
+struct Reader {
+    shared: Shared,
+    partition: TopicPartition,
+    wanted: Arc<Wanted>,
+    consumer: BaseConsumer<LogContext>,
+    splits: BTreeMap<u32, Arc<SplitCell>>,
+    /// The next offset to come; `None` before the first assignment.
+    position: Option<i64>,
+    advanced: Instant,
+    unreported: u64,
+    /// Of `wanted`, as last seen.
+    version: Option<u64>,
+}
+
+impl Reader {
+    fn run(&mut self) -> Result<(), ReadError> {
+        while !self.wanted.stop.is_cancelled() {
+            self.follow_splits()?;
+            // The message borrows the consumer, what it says is taken over before anything else happens.
+            let polled = self.consumer.poll(POLL).map(|polled| polled.map(|message| self.copy(&message)));
+            match polled {
+                Some(Ok(record)) => self.take(record),
+                Some(Err(KafkaError::PartitionEOF(_))) => self.at_end(),
+                Some(Err(error)) => self.judge(error)?,
+                None => {}
+            }
+            if self.advanced.elapsed() >= ADVANCE_INTERVAL {
+                self.advance();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over which splits are wanted; goes back when one of them stands below the reader. What others have read
+    /// already is then read again and dropped by their trackers.
+    fn follow_splits(&mut self) -> Result<(), ReadError> {
+        let version = self.wanted.version();
+        if self.version == Some(version) {
+            return Ok(());
+        }
+        self.version = Some(version);
+        let wanted = self.wanted.splits();
+        let is_new =
+            |cell: &&Arc<SplitCell>| !self.splits.get(&cell.id.index).is_some_and(|have| Arc::ptr_eq(have, cell));
+        let lowest = wanted.values().filter(is_new).map(|cell| cell.cursor()).min();
+        // Before the new ones are adopted: they must not be told of offsets that were read without them.
+        if lowest.is_some() {
+            self.advance();
+        }
+        self.splits = wanted;
+        if let Some(lowest) = lowest
+            && self.position.is_none_or(|position| lowest < position)
+        {
+            self.assign(lowest)?;
+        } else if let (Some(position), true) = (self.position, lowest.is_some()) {
+            debug!(partition = %self.partition, position, "split added ahead of the reader");
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, offset: i64) -> Result<(), ReadError> {
+        info!(partition = %self.partition, offset, from = self.position, splits = self.splits.len(), "reading");
+        let fatal = |source| ReadError::Fatal { partition: self.partition.clone(), source };
+        let mut assignment = TopicPartitionList::with_capacity(1);
+        let TopicPartition { topic, partition } = &self.partition;
+        assignment.add_partition_offset(topic, *partition, Offset::Offset(offset)).map_err(fatal)?;
+        self.consumer.assign(&assignment).map_err(fatal)?;
+        self.position = Some(offset);
+        Ok(())
+    }
+
+    fn copy(&self, message: &BorrowedMessage<'_>) -> SourceRecord {
+        SourceRecord {
+            topic: Arc::clone(&self.partition.topic),
+            partition: self.partition.partition,
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(Bytes::copy_from_slice),
+            value: message.payload().map(Bytes::copy_from_slice),
+        }
+    }
+
+    fn take(&mut self, record: SourceRecord) {
+        self.unreported += 1;
+        let next = record.offset + 1;
+        let key = self.shared.pipeline.key_of(&record);
+        let index = self.shared.splits_per_partition.index_of(key);
+        if let Some(cell) = self.splits.get(&index).map(Arc::clone) {
+            let Some(admission) = self.wait_for_room(&cell, &record) else {
+                // The split went while we waited. The others go on behind this record.
+                self.position = Some(next);
+                return;
+            };
+            if cell.admit(key, record.offset) {
+                self.shared.pipeline.start(cell, key, record, admission);
+            }
+        }
+        self.position = Some(next);
+    }
+
+    fn wait_for_room(&self, cell: &SplitCell, record: &SourceRecord) -> Option<crate::budget::Admission> {
+        self.shared.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = cell.closed() => None,
+                () = self.wanted.stop.cancelled() => None,
+                admission = self.shared.pipeline.admit(record) => Some(admission),
+            }
+        })
+    }
+
+    /// The end of the log, transaction markers and aborted records included, which no message stands for.
+    fn at_end(&mut self) {
+        if let Some(position) = self.consumer_position() {
+            self.position = self.position.max(Some(position));
+        }
+        self.advance();
+        if let Some(position) = self.position {
+            self.splits.values().for_each(|cell| cell.set_log_end(position));
+        }
+    }
+
+    /// Where the consumer stands: behind everything that was polled and whatever invisible came before the end.
+    fn consumer_position(&self) -> Option<i64> {
+        let positions = self.consumer.position().ok()?;
+        let element = positions.find_partition(&self.partition.topic, self.partition.partition)?;
+        element.offset().to_raw().filter(|offset| *offset >= 0)
+    }
+
+    fn advance(&mut self) {
+        if let Some(position) = self.position {
+            self.splits.values().for_each(|cell| cell.advance(position));
+        }
+        self.advanced = Instant::now();
+        self.shared.metrics.read(&self.partition, std::mem::take(&mut self.unreported));
+    }
+
+    fn judge(&self, source: KafkaError) -> Result<(), ReadError> {
+        let partition = self.partition.clone();
+        match source.rdkafka_error_code() {
+            Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
+                Err(ReadError::OffsetOutOfRange { partition, position: self.position.unwrap_or(-1) })
+            }
+            Some(
+                Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId,
+            ) => Err(ReadError::Gone { partition, source }),
+            _ if matches!(source, KafkaError::MessageConsumptionFatal(_)) => {
+                Err(ReadError::Fatal { partition, source })
+            }
+            _ => {
+                warn!(%partition, error = %source, "reading is disturbed, the client goes on by itself");
+                thread::sleep(ERROR_PAUSE.min(POLL));
+                Ok(())
+            }
+        }
+    }
+}
