@@ -1,0 +1,98 @@
+//! Reads whole topics, committed records only.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::Headers,
+};
+
+use super::Record;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+fn consumer(bootstrap: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
+    Ok(ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "weir-checker")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", isolation)
+        .set("enable.partition.eof", "true")
+        .set("fetch.message.max.bytes", "20000000")
+        .set("receive.message.max.bytes", "200000000")
+        .set_log_level(RDKafkaLogLevel::Critical)
+        .create()?)
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).with_context(|| format!("metadata of {topic}"))?;
+    let found = metadata.topics().first().map(|t| t.partitions().iter().map(|p| p.id()).collect::<Vec<_>>());
+    found.filter(|ids| !ids.is_empty()).with_context(|| format!("topic {topic} does not exist"))
+}
+
+/// Every committed record of a topic, partitions one after the other. A transaction that is still open is an error: a
+/// consumer would wait for it, and nobody is there to end it.
+///
+/// # Errors
+/// The broker does not answer, the topic does not exist, a transaction is open.
+pub fn topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
+    let consumer = consumer(bootstrap, "read_committed")?;
+    let uncommitted = self::consumer(bootstrap, "read_uncommitted")?;
+    let mut records = Vec::new();
+    for partition in partitions(&consumer, topic)? {
+        // The end that a client is told depends on its isolation level: last stable offset, or the log's end.
+        let (low, stable) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
+        let (_, end) = uncommitted.fetch_watermarks(topic, partition, TIMEOUT)?;
+        ensure!(stable == end, "{topic}-{partition}: a transaction is open at offset {stable}, the log ends at {end}");
+        if low == end {
+            continue;
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        consumer.assign(&list)?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            ensure!(Instant::now() < deadline, "{topic}-{partition}: not read to its end in time");
+            match consumer.poll(Duration::from_millis(500)) {
+                None => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(why)) => bail!("{topic}-{partition}: {why}"),
+                Some(Ok(message)) => records.push(own(&message)),
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// How many offsets a topic's partitions span up to the last stable one, control records included. Cheap, for progress.
+///
+/// # Errors
+/// The broker does not answer, or the topic does not exist.
+pub fn span(bootstrap: &str, topic: &str) -> anyhow::Result<i64> {
+    let consumer = consumer(bootstrap, "read_committed")?;
+    let mut sum = 0;
+    for partition in partitions(&consumer, topic)? {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
+        sum += high - low;
+    }
+    Ok(sum)
+}
+
+fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
+    });
+    Record {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}
