@@ -1,14 +1,26 @@
 //! What a job does to its records. The runtime around it knows nothing of MediaWiki.
 
+mod api;
+mod content;
+mod edit;
+mod error_event;
+mod event;
+mod fault;
+mod job;
 pub mod metrics;
+mod output;
+mod prune;
 pub mod reconcile;
+mod retry;
 pub mod stream;
+mod validate;
 
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 
 pub use self::{
-    reconcile::{ReconcileEnricher, Schemas, enrich_one, enricher_for},
+    job::{enrich_one, enricher_for},
+    reconcile::{ReconcileEnricher, Schemas},
     stream::OutputStream,
 };
 use crate::record::{Outcome, OutputRecord, SourceRecord};

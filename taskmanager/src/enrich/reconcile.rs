@@ -1,16 +1,42 @@
 //! The enricher of `mw-content-history-reconcile-enrich`: content of all slots, redirect target, all of it bounded.
 
-use anyhow::bail;
+use std::{future::Future, str, sync::Arc, time::Duration};
+
+use anyhow::Context;
 use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::Value;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use weir_common::{
-    config::{Config, Enrich},
+    config::{Enrich, UnknownFields},
     counters::OutcomeKind,
 };
-use weir_proto::v1::JobSpec;
 
-use super::{Enricher, OutputStream, metrics::Metrics};
-use crate::record::{Outcome, SourceRecord};
+use super::{
+    Enricher, OutputStream,
+    api::{Batcher, Client, Limits, Link, RedirectAsk, Redirects, Revision, RevisionAsk, Revisions},
+    content,
+    edit::Patch,
+    error_event::error_event,
+    event::{self, Route, Sketch, Target},
+    fault::{Fault, FaultClass},
+    metrics::Metrics,
+    output::{self, FRAMING_BYTES},
+    prune::unknown_fields,
+    retry::{Attempts, Decision, Moment, RetryPolicy},
+    validate::Schema,
+};
+use crate::record::{Destination, Outcome, OutputRecord, SourceRecord};
+
+/// Most content that one event is counted with: the API's answers are capped, whatever an event declares.
+const RESERVED_CONTENT_MAX: u64 = 16 * 1024 * 1024;
+
+/// What an event takes beside its content: buffers, headers, bookkeeping.
+const RESERVED_BASE: u64 = 8 * 1024;
 
 /// The output streams' JSON schemas, `$ref` resolved.
 #[derive(Clone, Debug)]
@@ -22,8 +48,16 @@ pub struct Schemas {
 }
 
 /// See the module. One a taskmanager: requests and batches are shared by all records.
-#[derive(Debug)]
 pub struct ReconcileEnricher {
+    emitter_id: String,
+    sink: OutputStream,
+    error_sink: OutputStream,
+    schema: Schema,
+    unknown_fields: UnknownFields,
+    validate_output: bool,
+    revisions: Batcher<Revisions>,
+    redirects: Batcher<Redirects>,
+    policy: RetryPolicy,
     metrics: Metrics,
 }
 
@@ -31,15 +65,33 @@ impl ReconcileEnricher {
     /// Puts the enricher together. `job_name` becomes the error events' `emitter_id`.
     ///
     /// # Errors
-    /// A schema that does not compile, an endpoint template that is no URL, a CA bundle that cannot be read.
+    /// A schema that does not compile or that error events do not conform to, an endpoint template that is no URL, a CA
+    /// bundle that cannot be read.
     pub fn new(
-        _config: &Enrich,
-        _job_name: &str,
-        _sink: OutputStream,
-        _error_sink: OutputStream,
-        _schemas: &Schemas,
+        config: &Enrich,
+        job_name: &str,
+        sink: OutputStream,
+        error_sink: OutputStream,
+        schemas: &Schemas,
     ) -> anyhow::Result<Self> {
-        Ok(Self { metrics: Metrics::default() })
+        let schema = Schema::compile(&schemas.sink).with_context(|| format!("schema {}", sink.schema_uri))?;
+        check_error_schema(job_name, &error_sink, &schemas.error)?;
+        let metrics = Metrics::default();
+        let client = Client::new(config, metrics.clone())?;
+        let permits = Arc::new(Semaphore::new(config.max_concurrent_requests.clamp(1, Semaphore::MAX_PERMITS)));
+        let limits = Limits { count: config.batch_revisions, bytes: config.batch_bytes.0, linger: config.batch_linger };
+        Ok(Self {
+            emitter_id: job_name.to_owned(),
+            sink,
+            error_sink,
+            schema,
+            unknown_fields: config.unknown_fields,
+            validate_output: config.validate_output,
+            revisions: Batcher::new(Revisions(client.clone()), limits, Arc::clone(&permits)),
+            redirects: Batcher::new(Redirects(client), limits, permits),
+            policy: RetryPolicy::new(&config.retry, &config.not_found),
+            metrics,
+        })
     }
 
     /// Requests, retries, pruned fields; clones count into the same numbers.
@@ -47,35 +99,201 @@ impl ReconcileEnricher {
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
+
+    async fn work(&self, record: &SourceRecord) -> Result<Outcome, Fault> {
+        let mut event = event::parse(record.value.as_deref())?;
+        let time = event::event_time(&event);
+        let route = event::route(&event)?;
+        if route == Route::Canary {
+            return Ok(Outcome { kind: OutcomeKind::Dropped, output: None, error_type: None });
+        }
+        let timestamp_ms = time?.as_millisecond();
+        let born = event::produced_at(&event)
+            .or_else(|| record.timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()));
+        let mut patch = Patch::default();
+        output::stamp(&mut patch, &self.sink, Timestamp::now());
+        self.conform(&mut patch, &mut event, "InvalidInput")?;
+        let kind = match route {
+            Route::Enrich(target) => {
+                let (revision, link) = self.fetch(&target, born).await?;
+                content::fill(&mut patch, &target, revision, link.as_ref())?;
+                self.conform(&mut patch, &mut event, "InvalidOutput")?;
+                OutcomeKind::Enriched
+            }
+            Route::Delete | Route::Canary => OutcomeKind::PassedThrough,
+        };
+        let output = self.output(record, &patch, &event, timestamp_ms)?;
+        Ok(Outcome { kind, output: Some(output), error_type: None })
+    }
+
+    /// Brings `event` to where `patch` leads, treats what the sink's schema does not know, and validates the rest.
+    fn conform(&self, patch: &mut Patch, event: &mut Value, error_type: &'static str) -> Result<(), Fault> {
+        patch.apply_to_value(event);
+        let unknown = unknown_fields(self.schema.document(), event);
+        if !unknown.is_empty() {
+            if self.unknown_fields == UnknownFields::Error {
+                let names: Vec<&str> = unknown.iter().map(|field| field.name.as_str()).take(20).collect();
+                let message = format!("{} does not know: {}", self.sink.schema_uri, names.join(", "));
+                return Err(Fault::permanent("UnknownFields", message));
+            }
+            let mut validated = Patch::default();
+            for field in &unknown {
+                let path: Vec<&str> = field.path.iter().map(String::as_str).collect();
+                validated.remove(&path);
+                if self.unknown_fields == UnknownFields::Prune {
+                    patch.remove(&path);
+                    self.metrics.count_pruned(&field.name);
+                }
+            }
+            validated.apply_to_value(event);
+        }
+        if !self.validate_output {
+            return Ok(());
+        }
+        let invalid =
+            |why| Fault::permanent(error_type, format!("does not conform to {}: {why}", self.sink.schema_uri));
+        self.schema.check(event).map_err(invalid)
+    }
+
+    /// Asks the API for content and redirect target, as often as the policy allows.
+    async fn fetch(&self, target: &Target, born: Option<Timestamp>) -> Result<(Revision, Option<Link>), Fault> {
+        let started = Instant::now();
+        let revision = |alone| {
+            let ask = RevisionAsk { rev_id: target.rev_id };
+            self.revisions.ask(&target.domain, ask, target.content_bytes, alone)
+        };
+        let revision = self.persist(started, born, revision).await?;
+        if !target.is_redirect {
+            return Ok((revision, None));
+        }
+        let mut titles = vec![target.page_title.replace('_', " ")];
+        if revision.page_id == target.page_id && revision.page_title != titles[0] {
+            titles.push(revision.page_title.clone());
+        }
+        let link = |alone| {
+            let ask = RedirectAsk { page_id: target.page_id, titles: titles.clone() };
+            self.redirects.ask(&target.domain, ask, 0, alone)
+        };
+        let link = self.persist(started, born, link).await?;
+        Ok((revision, link))
+    }
+
+    async fn persist<T, F>(
+        &self,
+        started: Instant,
+        born: Option<Timestamp>,
+        ask: impl Fn(bool) -> F + Send,
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>> + Send,
+    {
+        let mut attempts = Attempts::default();
+        let mut alone = false;
+        loop {
+            let fault = match ask(alone).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            let age = born.map(|born| Duration::try_from(Timestamp::now().duration_since(born)).unwrap_or_default());
+            let moment = Moment { elapsed: started.elapsed(), age, chance: rand::random() };
+            match self.policy.decide(&mut attempts, &fault, moment) {
+                Decision::GiveUp => return Err(given_up(fault, attempts)),
+                Decision::Retry(wait) => {
+                    self.metrics.count_retry();
+                    // One revision can make the API fail for all of a batch: from the second failure on, each alone.
+                    alone = fault.class == FaultClass::Transient && attempts.failed >= 2;
+                    sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    fn output(
+        &self,
+        record: &SourceRecord,
+        patch: &Patch,
+        event: &Value,
+        timestamp_ms: i64,
+    ) -> Result<OutputRecord, Fault> {
+        let malformed = |why: String| Fault::permanent("MalformedInput", why);
+        let raw = record.value.as_deref().unwrap_or_default();
+        let text = str::from_utf8(raw).map_err(|error| malformed(format!("input is not UTF-8: {error}")))?;
+        let value = patch.apply_to_text(text).map_err(|error| malformed(error.to_string()))?;
+        let key = output::message_key(&self.sink, event)?;
+        if !output::fits(&self.sink, key.as_ref(), &value) {
+            let message = format!(
+                "the output has {} bytes, more than the {} that one message to {} may have",
+                value.len(),
+                self.sink.max_message_bytes,
+                self.sink.topic
+            );
+            return Err(Fault::permanent("Oversized", message));
+        }
+        Ok(OutputRecord { destination: Destination::Sink, key, value: Bytes::from(value), timestamp_ms })
+    }
+
+    fn error(&self, record: &SourceRecord, fault: &Fault) -> Outcome {
+        let now = Timestamp::now();
+        let raw = record.value.as_deref();
+        // Parsed once more: errors are rare, and what was parsed first has been edited since.
+        let input = event::parse(raw).ok();
+        let key = input.as_ref().and_then(|event| output::message_key(&self.error_sink, event).ok()).flatten();
+        let limit = usize::try_from(self.error_sink.max_message_bytes).unwrap_or(usize::MAX);
+        let bytes_max = if limit == 0 {
+            0
+        } else {
+            limit.saturating_sub(FRAMING_BYTES + key.as_ref().map_or(0, Bytes::len)).max(1)
+        };
+        let value = error_event(&self.error_sink, &self.emitter_id, fault, raw, input.as_ref(), (now, bytes_max));
+        let output = OutputRecord {
+            destination: Destination::ErrorSink,
+            key,
+            value: Bytes::from(value),
+            timestamp_ms: now.as_millisecond(),
+        };
+        Outcome { kind: OutcomeKind::Error, output: Some(output), error_type: Some(fault.error_type) }
+    }
 }
 
 #[async_trait]
 impl Enricher for ReconcileEnricher {
     fn reservation(&self, record: &SourceRecord) -> u64 {
-        record.value.as_ref().map_or(0, |value| value.len() as u64)
+        let raw = record.value.as_deref();
+        let event = raw.map_or(0, <[u8]>::len) as u64;
+        let content = Sketch::read(raw).map_or(0, |sketch| sketch.content_bytes());
+        // The event is held as read, parsed (several times its size) and edited; the content as answer and in the output.
+        RESERVED_BASE + 6 * event + 2 * content.min(RESERVED_CONTENT_MAX)
     }
 
-    fn page(&self, _record: &SourceRecord) -> Option<(String, i64)> {
-        None
+    fn page(&self, record: &SourceRecord) -> Option<(String, i64)> {
+        Sketch::read(record.value.as_deref())?.page()
     }
 
-    async fn enrich(&self, _record: &SourceRecord) -> Outcome {
-        Outcome { kind: OutcomeKind::Dropped, output: None, error_type: None }
+    async fn enrich(&self, record: &SourceRecord) -> Outcome {
+        self.work(record).await.unwrap_or_else(|fault| self.error(record, &fault))
     }
 }
 
-/// The enricher of a job as the jobmanager resolved it; fetches the schemas of both output streams.
-///
-/// # Errors
-/// A schema that cannot be had, and what [`ReconcileEnricher::new`] refuses.
-pub async fn enricher_for(_config: &Config, job: &JobSpec) -> anyhow::Result<ReconcileEnricher> {
-    bail!("job {}: no schemas yet", job.job_name)
+fn given_up(mut fault: Fault, attempts: Attempts) -> Fault {
+    let count = attempts.failed + attempts.not_found;
+    if count > 0 {
+        fault.message.push_str(&format!(" (given up after {count} attempts)"));
+    }
+    fault
 }
 
-/// Enriches one event without Kafka, for `weir enrich`. The outcome is what a taskmanager would produce.
-///
-/// # Errors
-/// Streams or schemas that cannot be resolved. A bad event is not an error: its outcome is the error event.
-pub async fn enrich_one(config: &Config, _event: &[u8]) -> anyhow::Result<Outcome> {
-    bail!("job {}: no streams yet", config.stream_manager.job_name)
+/// Error events are made of texts alone, so one that conforms stands for all.
+fn check_error_schema(job_name: &str, stream: &OutputStream, schema: &Value) -> anyhow::Result<()> {
+    let context = || format!("schema {}", stream.schema_uri);
+    let schema = Schema::compile(schema).with_context(context)?;
+    let input = serde_json::json!({"$schema": "/a/1.0.0", "meta": {"stream": "a", "domain": "a", "request_id": "a"}});
+    let probe = Fault::permanent("Probe", "probe");
+    let event = error_event(stream, job_name, &probe, Some(b"{}"), Some(&input), (Timestamp::now(), 0));
+    let event = serde_json::from_slice(&event).with_context(context)?;
+    schema.check(&event).map_err(anyhow::Error::msg).with_context(|| {
+        format!(
+            "error events do not conform to schema {}: use /error/2.1.0 or one that allows as much",
+            stream.schema_uri
+        )
+    })
 }

@@ -1,0 +1,17 @@
+//! MediaWiki's Action API: which wiki, what to ask, what the answers mean, and asking for many things together.
+
+mod answer;
+mod batch;
+mod client;
+mod domain;
+mod redirect;
+mod revisions;
+
+pub(crate) use self::{
+    answer::{Content, Revision, Slot},
+    batch::{Batcher, Limits},
+    client::Client,
+    domain::Domain,
+    redirect::{Link, RedirectAsk, Redirects},
+    revisions::{RevisionAsk, Revisions},
+};

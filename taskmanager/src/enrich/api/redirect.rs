@@ -1,0 +1,235 @@
+//! Where a redirect page leads: its first hop, asked by page id, since `redirects` is ignored next to `revids`.
+
+use std::borrow::Cow;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{answer::read_query, batch::Lookup, client::Client, domain::Domain};
+use crate::enrich::fault::{Fault, FaultClass};
+
+/// Looks redirect targets up.
+#[derive(Clone, Debug)]
+pub(crate) struct Redirects(pub(crate) Client);
+
+/// A redirect page.
+#[derive(Clone, Debug)]
+pub(crate) struct RedirectAsk {
+    /// Its id.
+    pub(crate) page_id: i64,
+    /// Titles that it may have, with spaces: the event's, and the one that the API knew it by.
+    pub(crate) titles: Vec<String>,
+}
+
+/// `page.redirect_page_link`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Prefixed DB key, interwiki prefix included.
+    pub(crate) page_title: String,
+    /// 0 for interwiki targets.
+    pub(crate) namespace_id: i64,
+    /// Only of pages that exist.
+    pub(crate) page_id: Option<i64>,
+    /// Only of pages that exist.
+    pub(crate) is_redirect: Option<bool>,
+    /// Only of targets on other wikis.
+    pub(crate) interwiki_prefix: Option<String>,
+}
+
+impl From<&Link> for Value {
+    fn from(link: &Link) -> Self {
+        let mut fields = Map::new();
+        fields.insert("page_title".to_owned(), link.page_title.as_str().into());
+        fields.insert("namespace_id".to_owned(), link.namespace_id.into());
+        fields.extend(link.page_id.map(|id| ("page_id".to_owned(), id.into())));
+        fields.extend(link.is_redirect.map(|is_redirect| ("is_redirect".to_owned(), is_redirect.into())));
+        fields.extend(link.interwiki_prefix.as_deref().map(|prefix| ("interwiki_prefix".to_owned(), prefix.into())));
+        Self::Object(fields)
+    }
+}
+
+#[derive(Deserialize)]
+struct Query<'a> {
+    #[serde(borrow, default)]
+    redirects: Vec<Hop<'a>>,
+    #[serde(borrow, default)]
+    pages: Vec<Page<'a>>,
+}
+
+#[derive(Clone, Deserialize)]
+struct Hop<'a> {
+    #[serde(borrow)]
+    from: Cow<'a, str>,
+    #[serde(borrow)]
+    to: Cow<'a, str>,
+    #[serde(borrow, default)]
+    tointerwiki: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    pageid: Option<i64>,
+    #[serde(default)]
+    ns: i64,
+    #[serde(borrow, default)]
+    title: Cow<'a, str>,
+    #[serde(default)]
+    missing: bool,
+    #[serde(default)]
+    invalid: bool,
+    #[serde(default)]
+    redirect: bool,
+}
+
+/// What an answer says about one page.
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    /// No redirect (any more), gone, or not to a valid target.
+    NoLink,
+    Link(Link),
+    /// The target is a redirect itself: the API went on past it and does not show it.
+    AskForTarget(String),
+    /// Which hop is the page's cannot be told among those of other pages.
+    AskAlone,
+}
+
+#[async_trait]
+impl Lookup for Redirects {
+    type Ask = RedirectAsk;
+    type Answer = Option<Link>;
+
+    async fn look_up(&self, domain: &Domain, asks: &[RedirectAsk]) -> Vec<Result<Option<Link>, Fault>> {
+        let findings = self.findings(domain, asks).await;
+        let mut links = Vec::with_capacity(asks.len());
+        for (ask, finding) in asks.iter().zip(findings) {
+            links.push(match finding {
+                Ok(finding) => self.settle(domain, ask, finding).await,
+                Err(fault) => Err(fault),
+            });
+        }
+        links
+    }
+}
+
+impl Redirects {
+    async fn findings(&self, domain: &Domain, asks: &[RedirectAsk]) -> Vec<Result<Finding, Fault>> {
+        let mut findings = Vec::with_capacity(asks.len());
+        let mut chunks = vec![asks];
+        while let Some(chunk) = chunks.pop() {
+            match self.query(domain, chunk).await {
+                Ok(found) => findings.extend(found.into_iter().map(Ok)),
+                Err(fault) if fault.class == FaultClass::TooMuch && chunk.len() > 1 => {
+                    let (lower, upper) = chunk.split_at(chunk.len() / 2);
+                    chunks.extend([upper, lower]);
+                }
+                Err(fault) => findings.extend(chunk.iter().map(|_| Err(fault.clone()))),
+            }
+        }
+        findings
+    }
+
+    async fn query(&self, domain: &Domain, asks: &[RedirectAsk]) -> Result<Vec<Finding>, Fault> {
+        self.0.metrics().count_batch(asks.len());
+        let ids = asks.iter().map(|ask| ask.page_id.to_string()).collect::<Vec<_>>().join("|");
+        let answer = self.0.query(domain, &[("prop", "info"), ("pageids", &ids), ("redirects", "1")]).await?;
+        let (query, _) = read_query::<Query<'_>>(domain, &answer)?;
+        Ok(asks.iter().map(|ask| find(&query, ask, asks.len() == 1)).collect())
+    }
+
+    async fn settle(&self, domain: &Domain, ask: &RedirectAsk, finding: Finding) -> Result<Option<Link>, Fault> {
+        let finding = match finding {
+            Finding::AskAlone => self.query(domain, std::slice::from_ref(ask)).await?.pop().unwrap_or(Finding::NoLink),
+            other => other,
+        };
+        match finding {
+            Finding::Link(link) => Ok(Some(link)),
+            Finding::AskForTarget(title) => {
+                let answer = self.0.query(domain, &[("prop", "info"), ("titles", &title)]).await?;
+                let (query, _) = read_query::<Query<'_>>(domain, &answer)?;
+                Ok(query.pages.iter().find(|page| page.title == title).and_then(|page| link_to(page, page.redirect)))
+            }
+            Finding::NoLink | Finding::AskAlone => Ok(None),
+        }
+    }
+}
+
+fn find(query: &Query<'_>, ask: &RedirectAsk, alone: bool) -> Finding {
+    // The page itself is only shown when it is no redirect.
+    if query.pages.iter().any(|page| page.pageid == Some(ask.page_id)) {
+        return Finding::NoLink;
+    }
+    let mut hops = query.redirects.iter();
+    let hop = hops.find(|hop| ask.titles.iter().any(|title| *title == hop.from)).or_else(|| {
+        // Alone, the page is where the chain begins, whatever it is called by now.
+        let begins = |hop: &&Hop<'_>| query.redirects.iter().all(|other| other.to != hop.from);
+        query.redirects.iter().find(begins).filter(|_| alone)
+    });
+    let Some(hop) = hop else {
+        return if alone || query.redirects.is_empty() { Finding::NoLink } else { Finding::AskAlone };
+    };
+    if let Some(prefix) = hop.tointerwiki.as_deref().filter(|prefix| !prefix.is_empty()) {
+        let link = Link { page_title: db_key(&hop.to), interwiki_prefix: Some(prefix.to_owned()), ..Link::default() };
+        return Finding::Link(link);
+    }
+    match query.pages.iter().find(|page| page.title == hop.to) {
+        Some(page) => link_to(page, false).map_or(Finding::NoLink, Finding::Link),
+        None => Finding::AskForTarget(hop.to.clone().into_owned()),
+    }
+}
+
+fn link_to(page: &Page<'_>, is_redirect: bool) -> Option<Link> {
+    if page.invalid {
+        return None;
+    }
+    let page_id = page.pageid.filter(|_| !page.missing);
+    Some(Link {
+        page_title: db_key(&page.title),
+        namespace_id: page.ns,
+        page_id,
+        is_redirect: page_id.map(|_| is_redirect),
+        interwiki_prefix: None,
+    })
+}
+
+fn db_key(title: &str) -> String {
+    title.replace(' ', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find_in(query: &str, page_id: i64, title: &str, alone: bool) -> Finding {
+        let query: Query<'_> = serde_json::from_str(query).expect("a query");
+        find(&query, &RedirectAsk { page_id, titles: vec![title.to_owned()] }, alone)
+    }
+
+    #[test]
+    fn first_hops() {
+        let chain =
+            r#"{"redirects":[{"from":"B b","to":"C"},{"from":"A","to":"B b"}],"pages":[{"pageid":3,"title":"C"}]}"#;
+        let link = |title: &str, id| Link {
+            page_title: title.to_owned(),
+            page_id: Some(id),
+            is_redirect: Some(false),
+            ..Link::default()
+        };
+        assert_eq!(find_in(chain, 2, "B b", false), Finding::Link(link("C", 3)));
+        assert_eq!(find_in(chain, 1, "A", false), Finding::AskForTarget("B b".to_owned()));
+        assert_eq!(find_in(chain, 1, "renamed", false), Finding::AskAlone);
+        assert_eq!(find_in(chain, 1, "renamed", true), Finding::AskForTarget("B b".to_owned()));
+        assert_eq!(find_in(chain, 3, "C", false), Finding::NoLink);
+        assert_eq!(find_in(r#"{"pages":[{"pageid":1,"missing":true}]}"#, 1, "A", true), Finding::NoLink);
+        assert_eq!(find_in(r#"{"redirects":[],"pages":[]}"#, 1, "A", false), Finding::NoLink);
+    }
+
+    #[test]
+    fn special_and_invalid_targets() {
+        let special = r#"{"redirects":[{"from":"A","to":"Special:Log/X y"}],"pages":[{"ns":-1,"title":"Special:Log/X y","special":true}]}"#;
+        let link = Link { page_title: "Special:Log/X_y".to_owned(), namespace_id: -1, ..Link::default() };
+        assert_eq!(find_in(special, 1, "A", true), Finding::Link(link));
+        let invalid = r#"{"redirects":[{"from":"A","to":"<"}],"pages":[{"title":"<","invalid":true}]}"#;
+        assert_eq!(find_in(invalid, 1, "A", true), Finding::NoLink);
+    }
+}
