@@ -162,8 +162,11 @@ impl Reader {
         let index = self.shared.splits_per_partition.index_of(key);
         if let Some(cell) = self.splits.get(&index).map(Arc::clone) {
             let Some(admission) = self.wait_for_room(&cell, &record) else {
-                // The split went while we waited. The others go on behind this record.
-                self.position = Some(next);
+                // The split went while we waited. The others go on behind this record. When all went, their last cut may
+                // be still to come, and it must not cover a record that was not taken in.
+                if !self.wanted.stop.is_cancelled() {
+                    self.position = Some(next);
+                }
                 return;
             };
             if cell.admit(key, record.offset) {
