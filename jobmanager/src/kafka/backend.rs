@@ -1,0 +1,68 @@
+//! Kafka for the running job.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use weir_common::{
+    config::StartingOffsets,
+    ids::SlotId,
+    split::{SplitId, SplitsPerPartition, TopicPartition},
+};
+
+use super::{Kafka, KafkaProblem};
+use crate::{coordinator::event::SplitStates, runtime::backend::Backend, start::JobRecord};
+
+/// [`Backend`] on the job's clusters.
+#[derive(Debug)]
+pub struct KafkaBackend {
+    /// The clients.
+    pub kafka: Kafka,
+    /// Topics that are read.
+    pub source_topics: Vec<String>,
+    /// The job's.
+    pub splits_per_partition: SplitsPerPartition,
+}
+
+#[async_trait]
+impl Backend for KafkaBackend {
+    async fn fence(&self, slot: SlotId) -> Result<(), KafkaProblem> {
+        self.kafka.fence(slot).await
+    }
+
+    async fn read_progress(&self, splits: BTreeMap<SplitId, i32>) -> Result<SplitStates, KafkaProblem> {
+        self.kafka.read_progress(splits).await
+    }
+
+    async fn write_progress(&self, splits: SplitStates, places: BTreeMap<SplitId, i32>) -> Result<(), KafkaProblem> {
+        self.kafka.write_progress(splits, places, self.splits_per_partition).await
+    }
+
+    async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem> {
+        self.kafka.write_record(record).await
+    }
+
+    async fn ensure_progress_partitions(&self, partitions: i32) -> Result<(), KafkaProblem> {
+        self.kafka.ensure_progress_topic(partitions).await
+    }
+
+    async fn mirror(&self, cursors: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+        self.kafka.mirror(cursors).await
+    }
+
+    async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
+        self.kafka.log_ends(partitions).await
+    }
+
+    async fn new_partitions(
+        &self,
+        known: BTreeSet<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        let counts = self.kafka.source_partitions(&self.source_topics).await?;
+        let all = super::source::partitions(&counts);
+        let new: Vec<TopicPartition> = all.into_iter().filter(|partition| !known.contains(partition)).collect();
+        if new.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        self.kafka.start_offsets(new, StartingOffsets::Earliest).await
+    }
+}

@@ -1,0 +1,167 @@
+//! What the jobmanager does with Kafka. librdkafka's calls block, so each runs on a thread for blocking work; nothing
+//! here is called from the runtime's loop but to be spawned.
+//!
+//! No group that is written to has members: the progress group and the lag mirror are committed to plainly, which the
+//! broker allows for that reason only.
+
+mod backend;
+mod fence;
+mod lock;
+mod progress;
+mod settings;
+pub(crate) mod source;
+mod topics;
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    config::ClientConfig,
+    consumer::BaseConsumer,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio::sync::Semaphore;
+use weir_common::config::Config;
+
+pub use self::{backend::KafkaBackend, lock::JobLock, progress::ProgressIndex};
+
+/// It logs through tracing.
+type Consumer = BaseConsumer<settings::LogContext>;
+
+/// Time for metadata, watermarks and plain commits.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Fences at once: each is a client with its own threads.
+const MAX_FENCES: usize = 8;
+
+/// What did not work, by what the caller can do about it. The texts name topic, group or address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaProblem {
+    /// Starting again changes nothing.
+    #[error("{0}")]
+    Configuration(String),
+    /// A transaction with offsets is open or its end is on the way: progress is not stable yet. Never "no progress".
+    #[error("{0}")]
+    Pending(String),
+    /// No answer.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The lag mirror's group has members, so that it cannot be committed to.
+    #[error("{0}")]
+    GroupHasMembers(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<KafkaProblem> for crate::Exit {
+    fn from(problem: KafkaProblem) -> Self {
+        match problem {
+            KafkaProblem::Configuration(text) => Self::Configuration(text),
+            KafkaProblem::Pending(text) | KafkaProblem::Unreachable(text) => Self::Unreachable(text),
+            KafkaProblem::GroupHasMembers(text) | KafkaProblem::Failed(text) => Self::Failed(anyhow::anyhow!(text)),
+        }
+    }
+}
+
+/// The jobmanager's Kafka clients. Cheap to clone.
+#[derive(Clone)]
+pub struct Kafka {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Arc<Config>,
+    /// Sink cluster, group `<job>.progress`, `read_committed`.
+    progress: Consumer,
+    /// Source cluster, the lag mirror's group.
+    source: Consumer,
+    fences: Semaphore,
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("job", &self.shared.job()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn job(&self) -> &str {
+        &self.config.stream_manager.job_name
+    }
+
+    fn sink_address(&self) -> &str {
+        &self.config.stream_manager.sink.options.bootstrap_servers
+    }
+
+    fn source_address(&self) -> &str {
+        &self.config.stream_manager.source.options.bootstrap_servers
+    }
+}
+
+impl Kafka {
+    /// Makes the clients; nothing is sent yet.
+    ///
+    /// # Errors
+    /// librdkafka does not accept the properties.
+    pub fn new(config: &Arc<Config>) -> Result<Self, KafkaProblem> {
+        let shared = Shared {
+            progress: consumer(&settings::progress_consumer(config), "sink")?,
+            source: consumer(&settings::mirror_consumer(config), "source")?,
+            config: Arc::clone(config),
+            fences: Semaphore::new(MAX_FENCES),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Runs on a thread that may block. Dropping the future leaves the call running to its own time-out.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Arc<Shared>) -> Result<T, KafkaProblem> + Send + 'static,
+    ) -> Result<T, KafkaProblem> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || call(&shared)).await {
+            Ok(result) => result,
+            Err(error) => Err(KafkaProblem::Failed(format!("a call to Kafka was abandoned: {error}"))),
+        }
+    }
+}
+
+fn consumer(config: &ClientConfig, section: &str) -> Result<Consumer, KafkaProblem> {
+    config.create_with_context(settings::LogContext::default()).map_err(|error| refused(section, &error))
+}
+
+fn refused(section: &str, error: &KafkaError) -> KafkaProblem {
+    KafkaProblem::Configuration(format!(
+        "librdkafka does not accept the properties of stream_manager.{section}.options: {error}"
+    ))
+}
+
+/// Sorts librdkafka's errors; `what` says what was asked of whom.
+fn problem(what: &str, error: &KafkaError) -> KafkaProblem {
+    let text = match error.rdkafka_error_code() {
+        Some(code) => format!("{what}: {code}"),
+        None => format!("{what}: {error}"),
+    };
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress,
+        ) => KafkaProblem::Unreachable(text),
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::Authentication,
+        ) => KafkaProblem::Configuration(format!("{text}; give the job's user that right, or set other credentials")),
+        _ => KafkaProblem::Failed(text),
+    }
+}

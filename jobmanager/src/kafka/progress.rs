@@ -1,0 +1,331 @@
+//! Progress and job record: group offsets of the progress topic, on the sink cluster.
+//!
+//! Partition 0 is the job record: offset = leader epoch, metadata = `1|job|<splits per partition>|<slots>|<rewound>`,
+//! `slots` comma separated, `rewound` a snapshot's `<epoch>-<id>` or empty. Only jobmanagers write it, plainly.
+//! Partitions from 1 on are one split each, see [`ProgressEntry`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _},
+    error::RDKafkaErrorCode,
+};
+use weir_common::{
+    ids::{CheckpointId, LeaderEpoch, SlotId},
+    progress::entry::{EntryError, ProgressEntry},
+    split::{SplitId, SplitsPerPartition},
+};
+
+use super::{Kafka, KafkaProblem, Shared, problem, settings};
+use crate::{
+    coordinator::event::{SplitState, SplitStates},
+    start::JobRecord,
+    store::keys::SnapshotId,
+};
+
+/// A pending transaction makes a stable read wait this long, then it is tried again.
+const STABLE_READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The broker takes about 1 MB of metadata in one request.
+const MAX_COMMIT_BYTES: usize = 500_000;
+
+const RECORD_VERSION: &str = "1";
+const RECORD_PARTITION: i32 = 0;
+
+/// Which partition of the progress topic keeps which split.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgressIndex {
+    partitions: BTreeMap<SplitId, i32>,
+    taken: BTreeSet<i32>,
+}
+
+impl ProgressIndex {
+    /// The split's partition, if it has one.
+    #[must_use]
+    pub fn get(&self, split: &SplitId) -> Option<i32> {
+        self.partitions.get(split).copied()
+    }
+
+    /// The split's partition; the lowest free one becomes it.
+    pub fn assign(&mut self, split: &SplitId) -> i32 {
+        if let Some(partition) = self.get(split) {
+            return partition;
+        }
+        let lowest_free = (RECORD_PARTITION + 1..).find(|partition| !self.taken.contains(partition));
+        let partition = lowest_free.expect("there are more numbers than splits");
+        self.insert(split.clone(), partition);
+        partition
+    }
+
+    /// How many partitions the topic needs.
+    #[must_use]
+    pub fn partitions_needed(&self) -> i32 {
+        self.taken.last().copied().unwrap_or(RECORD_PARTITION) + 1
+    }
+
+    fn insert(&mut self, split: SplitId, partition: i32) {
+        self.partitions.insert(split, partition);
+        self.taken.insert(partition);
+    }
+}
+
+impl Kafka {
+    /// The job record; `None` before the job's first start. Not subject to transactions: always stable.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or a newer Weir wrote it.
+    pub async fn read_record(&self) -> Result<Option<JobRecord>, KafkaProblem> {
+        self.blocking(|shared| {
+            let committed = committed(shared, RECORD_PARTITION..RECORD_PARTITION + 1)?;
+            let Some((_, offset, metadata)) = committed.into_iter().next() else { return Ok(None) };
+            parse_record(offset, &metadata).map(Some).map_err(|reason| {
+                KafkaProblem::Configuration(format!(
+                    "job record of {} (partition 0 of group {}): {reason}",
+                    shared.job(),
+                    settings::progress_topic(shared.job())
+                ))
+            })
+        })
+        .await
+    }
+
+    /// Writes the job record.
+    ///
+    /// # Errors
+    /// It is not written, or that is not known.
+    pub async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem> {
+        self.blocking(move |shared| {
+            let offset = i64::try_from(record.leader_epoch.0).unwrap_or(i64::MAX);
+            let metadata = record_metadata(shared.job(), &record);
+            commit(shared, vec![(RECORD_PARTITION, offset, metadata)])
+        })
+        .await
+    }
+
+    /// All splits' stable progress, and where it is kept.
+    ///
+    /// # Errors
+    /// [`KafkaProblem::Pending`]: a transaction is open somewhere.
+    pub async fn read_all_progress(&self, partitions: i32) -> Result<(SplitStates, ProgressIndex), KafkaProblem> {
+        self.blocking(move |shared| {
+            let mut states = SplitStates::new();
+            let mut index = ProgressIndex::default();
+            for (partition, cursor, metadata) in committed(shared, RECORD_PARTITION + 1..partitions)? {
+                match parse_entry(shared, partition, cursor, &metadata)? {
+                    Some(entry) => {
+                        index.insert(entry.split.clone(), partition);
+                        let state = SplitState { progress: entry.progress, counters: entry.counters };
+                        states.insert(entry.split, state);
+                    }
+                    None => continue,
+                }
+            }
+            Ok((states, index))
+        })
+        .await
+    }
+
+    /// These splits' stable progress.
+    ///
+    /// # Errors
+    /// [`KafkaProblem::Pending`]: a transaction is open; [`KafkaProblem::Failed`]: an entry is gone.
+    pub async fn read_progress(&self, splits: BTreeMap<SplitId, i32>) -> Result<SplitStates, KafkaProblem> {
+        self.blocking(move |shared| {
+            let mut states = SplitStates::new();
+            for (partition, cursor, metadata) in committed(shared, splits.values().copied())? {
+                if let Some(entry) = parse_entry(shared, partition, cursor, &metadata)? {
+                    states.insert(entry.split, SplitState { progress: entry.progress, counters: entry.counters });
+                }
+            }
+            match splits.keys().find(|split| !states.contains_key(split)) {
+                None => Ok(states),
+                Some(split) => Err(KafkaProblem::Failed(format!(
+                    "progress of split {split} is gone from group {}; restart the jobmanager to go on from the newest \
+                     snapshot",
+                    settings::progress_topic(shared.job())
+                ))),
+            }
+        })
+        .await
+    }
+
+    /// Writes progress plainly and reads it back. Nobody may own one of the splits.
+    ///
+    /// # Errors
+    /// Some of it may not be written.
+    pub async fn write_progress(
+        &self,
+        splits: SplitStates,
+        places: BTreeMap<SplitId, i32>,
+        splits_per_partition: SplitsPerPartition,
+    ) -> Result<(), KafkaProblem> {
+        self.blocking(move |shared| {
+            let mut entries = Vec::new();
+            for (split, state) in splits {
+                let Some(partition) = places.get(&split).copied() else { continue };
+                let SplitState { progress, counters } = state;
+                let entry = ProgressEntry { split, splits_per_partition, slot: None, progress, counters };
+                entries.push((partition, entry.progress.cursor, entry.metadata()));
+            }
+            entries.sort();
+            commit(shared, entries.clone())?;
+            let mut read = committed(shared, entries.iter().map(|(partition, ..)| *partition))?;
+            read.sort();
+            if read == entries {
+                return Ok(());
+            }
+            Err(KafkaProblem::Failed(format!(
+                "progress written to group {} is not what is read back; does something else write to it?",
+                settings::progress_topic(shared.job())
+            )))
+        })
+        .await
+    }
+}
+
+/// Partition, offset and metadata of what is committed.
+type Committed = Vec<(i32, i64, String)>;
+
+fn committed(shared: &Shared, partitions: impl IntoIterator<Item = i32>) -> Result<Committed, KafkaProblem> {
+    let topic = settings::progress_topic(shared.job());
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition(&topic, partition);
+    }
+    if asked.count() == 0 {
+        return Ok(Committed::new());
+    }
+    // Serves librdkafka's own queue; there are no records for a consumer without assignment.
+    let _ = shared.progress.poll(Duration::ZERO);
+    let what = format!("reading progress of group {topic} at {}", shared.sink_address());
+    let answer = shared.progress.committed_offsets(asked, STABLE_READ_TIMEOUT).map_err(|error| {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnstableOffsetCommit) => {
+                KafkaProblem::Pending(format!(
+                    "{what}: not stable within {STABLE_READ_TIMEOUT:?}, a transaction is open"
+                ))
+            }
+            _ => problem(&what, &error),
+        }
+    })?;
+    let mut found = Committed::new();
+    for element in answer.elements() {
+        element.error().map_err(|error| problem(&what, &error))?;
+        if let Offset::Offset(offset) = element.offset() {
+            found.push((element.partition(), offset, element.metadata().to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn commit(shared: &Shared, mut entries: Committed) -> Result<(), KafkaProblem> {
+    let topic = settings::progress_topic(shared.job());
+    let what = format!("writing to group {topic} at {}", shared.sink_address());
+    while !entries.is_empty() {
+        let mut list = TopicPartitionList::new();
+        let mut bytes = 0;
+        while let Some((partition, offset, metadata)) = entries.pop() {
+            bytes += metadata.len() + topic.len();
+            let mut element = list.add_partition(&topic, partition);
+            element.set_offset(Offset::Offset(offset)).map_err(|error| problem(&what, &error))?;
+            element.set_metadata(metadata);
+            if bytes >= MAX_COMMIT_BYTES {
+                break;
+            }
+        }
+        shared.progress.commit(&list, CommitMode::Sync).map_err(|error| problem(&what, &error))?;
+    }
+    Ok(())
+}
+
+/// `None`: not ours; somebody reset the group's offsets. Whose it was is not known, so the start rules find it missing.
+fn parse_entry(
+    shared: &Shared,
+    partition: i32,
+    cursor: i64,
+    metadata: &str,
+) -> Result<Option<ProgressEntry>, KafkaProblem> {
+    match ProgressEntry::parse(cursor, metadata) {
+        Ok(entry) => Ok(Some(entry)),
+        Err(error @ EntryError::NewerVersion(_)) => Err(KafkaProblem::Configuration(error.to_string())),
+        Err(error @ EntryError::Malformed(_)) => {
+            let group = settings::progress_topic(shared.job());
+            tracing::error!(group, partition, cursor, %error, "progress entry is not Weir's: was the group reset?");
+            Ok(None)
+        }
+    }
+}
+
+fn record_metadata(job: &str, record: &JobRecord) -> String {
+    let slots: Vec<String> = record.slots.iter().map(ToString::to_string).collect();
+    let rewound = record.rewound.map(|id| format!("{}-{}", id.epoch, id.checkpoint)).unwrap_or_default();
+    format!("{RECORD_VERSION}|{job}|{}|{}|{rewound}", record.splits_per_partition.get(), slots.join(","))
+}
+
+fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
+    let malformed = || format!("`{}` is not a job record", metadata.escape_default());
+    let fields: Vec<&str> = metadata.split('|').collect();
+    let (version, splits, slots, rewound) = match fields.as_slice() {
+        [version, _job, splits, slots] => (*version, *splits, *slots, ""),
+        [version, _job, splits, slots, rewound, ..] => (*version, *splits, *slots, *rewound),
+        _ => return Err(malformed()),
+    };
+    if version != RECORD_VERSION {
+        return Err(format!(
+            "format version {version}, this build reads version 1; use the Weir version that wrote it"
+        ));
+    }
+    let splits_per_partition = splits.parse().ok().and_then(SplitsPerPartition::new).ok_or_else(malformed)?;
+    let slot = |number: &str| number.parse().map(SlotId).map_err(|_| malformed());
+    let slots = slots.split(',').filter(|number| !number.is_empty()).map(slot).collect::<Result<_, _>>()?;
+    let snapshot = |text: &str| {
+        let (epoch, id) = text.split_once('-')?;
+        Some(SnapshotId { epoch: LeaderEpoch(epoch.parse().ok()?), checkpoint: CheckpointId(id.parse().ok()?) })
+    };
+    let rewound = if rewound.is_empty() { None } else { Some(snapshot(rewound).ok_or_else(malformed)?) };
+    let leader_epoch = LeaderEpoch(u64::try_from(offset).map_err(|_| malformed())?);
+    Ok(JobRecord { leader_epoch, splits_per_partition, slots, rewound })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_record_is_read_back() {
+        let rewound = SnapshotId { epoch: LeaderEpoch(3), checkpoint: CheckpointId(44) };
+        for (slots, rewound) in [(vec![], None), (vec![SlotId(0), SlotId(12)], Some(rewound))] {
+            let record = JobRecord {
+                leader_epoch: LeaderEpoch(9),
+                splits_per_partition: SplitsPerPartition::DEFAULT,
+                slots: slots.into_iter().collect(),
+                rewound,
+            };
+            assert_eq!(parse_record(9, &record_metadata("a.job", &record)), Ok(record));
+        }
+    }
+
+    #[test]
+    fn foreign_records_are_refused_without_panic() {
+        assert!(parse_record(1, "1|job|12|0,1").is_ok());
+        for metadata in ["", "1", "1|job|0|", "1|job|12|x", "1|job|12|0|x", "1|job|99999|"] {
+            assert!(parse_record(1, metadata).is_err(), "{metadata}");
+        }
+        assert!(parse_record(-1, "1|job|12|").is_err());
+        assert!(parse_record(1, "2|anything|12|").is_err_and(|reason| reason.contains("format version 2")));
+    }
+
+    #[test]
+    fn splits_keep_their_partition_and_new_ones_fill_the_gaps() {
+        let split = |index| SplitId { topic: "t".into(), partition: 0, index };
+        let mut index = ProgressIndex::default();
+        assert_eq!(index.partitions_needed(), 1);
+        index.insert(split(5), 2);
+        assert_eq!([index.assign(&split(5)), index.assign(&split(0)), index.assign(&split(1))], [2, 1, 3]);
+        assert_eq!((index.assign(&split(0)), index.partitions_needed()), (1, 4));
+    }
+}

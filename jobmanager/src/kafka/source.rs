@@ -1,0 +1,119 @@
+//! The source cluster: where a job starts, how far its partitions reach, and the mirror for lag tools.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _},
+    error::RDKafkaErrorCode,
+};
+use weir_common::{
+    config::StartingOffsets,
+    split::{TopicName, TopicPartition},
+};
+
+use super::{Kafka, KafkaProblem, REQUEST_TIMEOUT, Shared, problem};
+
+/// Every partition of the topics, from how many each has.
+pub(crate) fn partitions(counts: &BTreeMap<TopicName, i32>) -> Vec<TopicPartition> {
+    let of = |(topic, count): (&TopicName, &i32)| {
+        let topic = topic.clone();
+        (0..*count).map(move |partition| TopicPartition { topic: topic.clone(), partition })
+    };
+    counts.iter().flat_map(of).collect()
+}
+
+impl Kafka {
+    /// The offset of the configured start, for each partition.
+    ///
+    /// # Errors
+    /// The source cluster does not answer.
+    pub async fn start_offsets(
+        &self,
+        partitions: Vec<TopicPartition>,
+        start: StartingOffsets,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        self.blocking(move |shared| {
+            let committed = match start {
+                StartingOffsets::Committed => committed(shared, &partitions)?,
+                StartingOffsets::Earliest | StartingOffsets::Latest => BTreeMap::new(),
+            };
+            let mut offsets = BTreeMap::new();
+            for partition in partitions {
+                let (low, high) = watermarks(shared, &partition)?;
+                let offset = match start {
+                    StartingOffsets::Earliest => low,
+                    StartingOffsets::Latest => high,
+                    // What is gone cannot be read, and what is not there yet was committed to another topic of the name.
+                    StartingOffsets::Committed => {
+                        committed.get(&partition).map_or(low, |offset| (*offset).clamp(low, high))
+                    }
+                };
+                offsets.insert(partition, offset);
+            }
+            Ok(offsets)
+        })
+        .await
+    }
+
+    /// Log end offsets of the partitions, as far as they are known; a partition that does not answer is left out.
+    pub async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
+        let ends = self.blocking(move |shared| {
+            let end =
+                |partition: TopicPartition| watermarks(shared, &partition).map(|(_, high)| (partition, high)).ok();
+            Ok(partitions.into_iter().map_while(end).collect())
+        });
+        ends.await.unwrap_or_default()
+    }
+
+    /// Commits the cursors to the job's consumer group, for lag tools. Never read back.
+    ///
+    /// # Errors
+    /// [`KafkaProblem::GroupHasMembers`]: somebody consumes with this group, so it belongs to them.
+    pub async fn mirror(&self, cursors: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+        self.blocking(move |shared| {
+            let group = &shared.config.stream_manager.source.options.consumer_group;
+            let what = format!("mirroring lag to group {group} at {}", shared.source_address());
+            let mut list = TopicPartitionList::new();
+            for (partition, cursor) in &cursors {
+                list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*cursor))
+                    .map_err(|error| problem(&what, &error))?;
+            }
+            let _ = shared.source.poll(Duration::ZERO);
+            shared.source.commit(&list, CommitMode::Sync).map_err(|error| match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::RebalanceInProgress,
+                ) => KafkaProblem::GroupHasMembers(format!(
+                    "consumer group {group} at {} has members, lag is not mirrored to it; stop them, or set another \
+                     stream_manager.source.options.consumer_group",
+                    shared.source_address()
+                )),
+                _ => problem(&what, &error),
+            })
+        })
+        .await
+    }
+}
+
+fn watermarks(shared: &Shared, partition: &TopicPartition) -> Result<(i64, i64), KafkaProblem> {
+    let what = || format!("asking {} for the offsets of {partition}", shared.source_address());
+    let answer = shared.source.fetch_watermarks(&partition.topic, partition.partition, REQUEST_TIMEOUT);
+    answer.map_err(|error| problem(&what(), &error))
+}
+
+fn committed(shared: &Shared, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+    let group = &shared.config.stream_manager.source.options.consumer_group;
+    let what = format!("reading offsets of group {group} at {}", shared.source_address());
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition(&partition.topic, partition.partition);
+    }
+    let answer = shared.source.committed_offsets(asked, REQUEST_TIMEOUT).map_err(|error| problem(&what, &error))?;
+    let known = |partition: &TopicPartition| {
+        let element = answer.find_partition(&partition.topic, partition.partition)?;
+        Some((partition.clone(), element.offset().to_raw().filter(|offset| *offset >= 0)?))
+    };
+    Ok(partitions.iter().filter_map(known).collect())
+}

@@ -1,0 +1,186 @@
+//! Topics: whether they exist, how large a record may be, how many partitions progress has.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::Consumer as _,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use weir_common::split::TopicName;
+
+use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, problem, refused, settings};
+
+/// Kafka's name of the limit.
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+/// A broker that does not know the request (librdkafka's mock) never answers it.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `num_partitions` and replication: the broker's default.
+const BROKER_DEFAULT: i32 = -1;
+
+/// A new topic is known to all brokers after a while.
+const CREATION_POLLS: usize = 100;
+const CREATION_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How many partitions a topic has; `None` where there is none.
+pub(super) fn partition_count(consumer: &Consumer, topic: &str, address: &str) -> Result<Option<i32>, KafkaProblem> {
+    let what = || format!("asking {address} for topic `{topic}`");
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| problem(&what(), &error))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0)),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+        Some(code) => Err(problem(&what(), &KafkaError::MetadataFetch(code))),
+    }
+}
+
+fn missing(topic: &str, address: &str, key: &str) -> KafkaProblem {
+    KafkaProblem::Configuration(format!(
+        "topic `{topic}` ({key}) does not exist at {address}; create it, or correct the name or the address"
+    ))
+}
+
+impl Kafka {
+    /// Partitions of the source topics.
+    ///
+    /// # Errors
+    /// [`KafkaProblem::Configuration`] names a topic that does not exist, and its key.
+    pub async fn source_partitions(&self, topics: &[String]) -> Result<BTreeMap<TopicName, i32>, KafkaProblem> {
+        let topics = topics.to_vec();
+        self.blocking(move |shared| {
+            let address = shared.source_address();
+            let count = |topic: &String| {
+                let count = partition_count(&shared.source, topic, address)?;
+                let key = "stream_manager.source.options.topics, or the stream configuration's";
+                Ok((TopicName::from(topic.as_str()), count.ok_or_else(|| missing(topic, address, key))?))
+            };
+            topics.iter().map(count).collect()
+        })
+        .await
+    }
+
+    /// Whether a topic that is written to exists.
+    ///
+    /// # Errors
+    /// It does not: [`KafkaProblem::Configuration`] names it.
+    pub async fn verify_sink(&self, topic: &str) -> Result<(), KafkaProblem> {
+        let topic = topic.to_owned();
+        self.blocking(move |shared| {
+            let address = shared.sink_address();
+            let count = partition_count(&shared.progress, &topic, address)?;
+            count.map(|_| ()).ok_or_else(|| missing(&topic, address, "stream_manager.sink"))
+        })
+        .await
+    }
+
+    /// Whether the error topic exists, on whichever cluster it is.
+    ///
+    /// # Errors
+    /// It does not: [`KafkaProblem::Configuration`] names it.
+    pub async fn verify_error_sink(&self, topic: &str) -> Result<(), KafkaProblem> {
+        let topic = topic.to_owned();
+        self.blocking(move |shared| {
+            let address = shared.config.stream_manager.error_sink.options.bootstrap_servers.as_str();
+            let exists = match settings::error_producer(&shared.config) {
+                None => partition_count(&shared.progress, &topic, address)?.is_some(),
+                // A producer that asks for one topic may create it; asking for all does not.
+                Some(config) => {
+                    let client: AdminClient<settings::LogContext> = config
+                        .create_with_context(settings::LogContext::default())
+                        .map_err(|error| refused("error_sink", &error))?;
+                    let what = format!("asking {address} for topic `{topic}`");
+                    let metadata = client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
+                    let metadata = metadata.map_err(|error| problem(&what, &error))?;
+                    metadata.topics().iter().any(|found| found.name() == topic)
+                }
+            };
+            if exists { Ok(()) } else { Err(missing(&topic, address, "stream_manager.error_sink")) }
+        })
+        .await
+    }
+
+    /// The topic's `max.message.bytes`, the broker's default included; 0 where it is not known.
+    pub async fn max_message_bytes(&self, topic: &str) -> u64 {
+        let Ok(admin) = self.admin() else { return 0 };
+        let options = AdminOptions::new().request_timeout(Some(DESCRIBE_TIMEOUT));
+        let resource = ResourceSpecifier::Topic(topic);
+        let described = admin.describe_configs([&resource], &options);
+        let limit = match tokio::time::timeout(DESCRIBE_TIMEOUT, described).await {
+            Ok(Ok(resources)) => resources.into_iter().flatten().find_map(|resource| {
+                resource.get(MAX_MESSAGE_BYTES).and_then(|entry| entry.value.as_ref()?.parse().ok())
+            }),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if limit.is_none() {
+            tracing::warn!(topic, "{MAX_MESSAGE_BYTES} of the topic is not known; only the producer's limit is kept");
+        }
+        limit.unwrap_or_default()
+    }
+
+    /// Makes sure that the progress topic has so many partitions, creating it or growing it.
+    ///
+    /// # Errors
+    /// It cannot be created; the text says how to create it by hand.
+    pub async fn ensure_progress_topic(&self, partitions: i32) -> Result<(), KafkaProblem> {
+        let topic = settings::progress_topic(self.shared.job());
+        let have = self.progress_partitions().await?;
+        if have >= partitions {
+            return Ok(());
+        }
+        let admin = self.admin()?;
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        let results = if have == 0 {
+            let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(BROKER_DEFAULT));
+            admin.create_topics([&new], &options).await
+        } else {
+            let count = usize::try_from(partitions).unwrap_or_default();
+            admin.create_partitions([&NewPartitions::new(&topic, count)], &options).await
+        };
+        let code = match results.map(|mut results| results.pop()) {
+            Ok(None | Some(Ok(_))) => None,
+            Ok(Some(Err((_, code)))) => Some(code),
+            Err(error) => Some(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+        };
+        match code {
+            None | Some(RDKafkaErrorCode::TopicAlreadyExists) => self.await_progress_topic(&topic, partitions).await,
+            Some(code) => Err(KafkaProblem::Configuration(format!(
+                "topic `{topic}` at {} cannot be given {partitions} partitions: {code}; create it by hand (it is never \
+                 written to), or give the job's user the right to",
+                self.shared.sink_address()
+            ))),
+        }
+    }
+
+    async fn await_progress_topic(&self, topic: &str, partitions: i32) -> Result<(), KafkaProblem> {
+        for _ in 0..CREATION_POLLS {
+            if self.progress_partitions().await? >= partitions {
+                return Ok(());
+            }
+            tokio::time::sleep(CREATION_POLL_INTERVAL).await;
+        }
+        Err(KafkaProblem::Unreachable(format!(
+            "topic `{topic}` was given {partitions} partitions, but {} does not show them",
+            self.shared.sink_address()
+        )))
+    }
+
+    /// Partitions of the progress topic, 0 before it was created.
+    ///
+    /// # Errors
+    /// The sink cluster does not answer.
+    pub async fn progress_partitions(&self) -> Result<i32, KafkaProblem> {
+        self.blocking(|shared| {
+            let topic = settings::progress_topic(shared.job());
+            Ok(partition_count(&shared.progress, &topic, shared.sink_address())?.unwrap_or_default())
+        })
+        .await
+    }
+
+    fn admin(&self) -> Result<AdminClient<settings::LogContext>, KafkaProblem> {
+        settings::sink_admin(&self.shared.config)
+            .create_with_context(settings::LogContext::default())
+            .map_err(|error| refused("sink", &error))
+    }
+}

@@ -1,0 +1,42 @@
+//! What the runtime asks of Kafka. A trait, so that the protocol is tested without a broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use weir_common::{
+    ids::SlotId,
+    split::{SplitId, TopicPartition},
+};
+
+use crate::{coordinator::event::SplitStates, kafka::KafkaProblem, start::JobRecord};
+
+/// Kafka, as the running job needs it. All calls end within a bounded time; dropping a future leaves its call running.
+#[async_trait]
+pub trait Backend: std::fmt::Debug + Send + Sync {
+    /// Makes the broker refuse the slot's former owner.
+    async fn fence(&self, slot: SlotId) -> Result<(), KafkaProblem>;
+
+    /// The splits' stable progress, by their partitions of the progress topic.
+    async fn read_progress(&self, splits: BTreeMap<SplitId, i32>) -> Result<SplitStates, KafkaProblem>;
+
+    /// Writes progress of splits that nobody owns.
+    async fn write_progress(&self, splits: SplitStates, places: BTreeMap<SplitId, i32>) -> Result<(), KafkaProblem>;
+
+    /// Writes the job record.
+    async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem>;
+
+    /// Grows the progress topic.
+    async fn ensure_progress_partitions(&self, partitions: i32) -> Result<(), KafkaProblem>;
+
+    /// Commits the cursors for lag tools.
+    async fn mirror(&self, cursors: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem>;
+
+    /// Log end offsets, as far as they are known.
+    async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64>;
+
+    /// The source's partitions that are not known yet, each with the offset of its oldest record.
+    async fn new_partitions(
+        &self,
+        known: BTreeSet<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem>;
+}

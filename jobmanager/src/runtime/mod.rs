@@ -1,0 +1,373 @@
+//! Drives the coordinator: one task owns it, takes commands in, performs what comes out.
+//!
+//! The loop never waits for anything but its commands and deadlines. What takes time is spawned and comes back as a
+//! command; what goes to a taskmanager goes into a bounded queue, and one that does not empty its queue is disconnected.
+
+mod actions;
+pub mod backend;
+mod background;
+mod handle;
+mod record;
+pub mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_common::{
+    config::Config,
+    ids::{CheckpointId, LeaderEpoch, TaskmanagerId},
+    split::{SplitId, TopicPartition},
+};
+use weir_proto::v1;
+
+pub use self::handle::{AdminRequest, ConnectionId, Gone, Handle, Hello, Message, OUTGOING_CAPACITY, Outgoing};
+use self::{backend::Backend, record::Recorder, view::View};
+use crate::{
+    Exit,
+    coordinator::{
+        Coordinator, Settings,
+        action::Reply,
+        event::{Event, RequestId, SplitStates},
+    },
+    kafka::ProgressIndex,
+    start::Plan,
+    store::{Snapshots, keys::SnapshotId},
+};
+
+/// Commands that wait for the loop. A command is handled in microseconds; senders wait when it is full.
+const COMMAND_CAPACITY: usize = 1024;
+
+/// Time before a failed fence, read or write is tried again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Time between two mirrors of the lag.
+const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a runtime is made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// SHA-256 of it; taskmanagers tell theirs.
+    pub config_digest: String,
+    /// What is told to taskmanagers.
+    pub job: v1::JobSpec,
+    /// Kafka.
+    pub backend: Arc<dyn Backend>,
+    /// Storage.
+    pub snapshots: Snapshots,
+    /// Where each split's progress is kept.
+    pub index: ProgressIndex,
+    /// How the job starts.
+    pub plan: Plan,
+    /// The newest snapshot before this leadership.
+    pub newest_snapshot: Option<SnapshotId>,
+    /// Why storage was not asked at the start.
+    pub storage_trouble: Option<String>,
+}
+
+/// What the loop and its spawned tasks share.
+#[derive(Debug)]
+struct Shared {
+    config: Arc<Config>,
+    exactly_once: bool,
+    backend: Arc<dyn Backend>,
+    snapshots: Snapshots,
+    config_digest: String,
+    leader_epoch: LeaderEpoch,
+    index: Mutex<ProgressIndex>,
+    commands: mpsc::Sender<Command>,
+    tasks: TaskTracker,
+}
+
+impl Shared {
+    fn index(&self) -> MutexGuard<'_, ProgressIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the splits' progress is kept; nowhere, at-least-once.
+    fn places<'a>(&self, splits: impl IntoIterator<Item = &'a SplitId>) -> BTreeMap<SplitId, i32> {
+        let index = self.index();
+        splits.into_iter().filter_map(|split| Some((split.clone(), index.get(split)?))).collect()
+    }
+
+    /// Runs something slow whose result the loop wants.
+    fn spawn(self: &Arc<Self>, task: impl Future<Output = Command> + Send + 'static) {
+        let commands = self.commands.clone();
+        self.tasks.spawn(async move {
+            let command = task.await;
+            // The loop is gone only when everything is being left.
+            let _ = commands.send(command).await;
+        });
+    }
+}
+
+/// What the loop takes in.
+#[derive(Debug)]
+enum Command {
+    /// A taskmanager registered.
+    Attach { taskmanager: TaskmanagerId, connection: ConnectionId, attach: Box<handle::Attach> },
+    /// What it said since.
+    Message { taskmanager: TaskmanagerId, connection: ConnectionId, message: handle::Message },
+    /// Its stream ended.
+    Detach { taskmanager: TaskmanagerId, connection: ConnectionId },
+    /// An operator wants something that takes time.
+    Admin { request: AdminRequest, reply: oneshot::Sender<Reply> },
+    /// Somebody wants to see.
+    Query { reply: oneshot::Sender<View> },
+    /// Something spawned has ended.
+    Done { event: Event, trouble: Trouble },
+    /// The job record is written, or not.
+    Recorded { result: Result<BTreeSet<weir_common::ids::SlotId>, String> },
+    /// A failed record is to be written again.
+    RecordAgain,
+    /// Log end offsets were read.
+    LogEnds { ends: BTreeMap<TopicPartition, i64> },
+    /// New partitions were prepared.
+    Discovered { splits: SplitStates },
+    /// Something is wrong, or is right again.
+    Noted { trouble: Trouble },
+    /// The jobmanager cannot go on.
+    Fatal { exit: Exit },
+}
+
+/// One part's trouble: `None` is none.
+#[derive(Clone, Debug)]
+struct Trouble {
+    part: &'static str,
+    what: Option<String>,
+}
+
+impl Trouble {
+    fn of<T, E: std::fmt::Display>(part: &'static str, result: &Result<T, E>) -> Self {
+        Self { part, what: result.as_ref().err().map(ToString::to_string) }
+    }
+
+    fn none(part: &'static str) -> Self {
+        Self { part, what: None }
+    }
+}
+
+/// A taskmanager's open stream.
+#[derive(Debug)]
+struct Peer {
+    connection: ConnectionId,
+    hello: Hello,
+    outgoing: Outgoing,
+    stats: v1::TaskManagerStats,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    coordinator: Coordinator,
+    born: Instant,
+    born_at: Timestamp,
+    job: v1::JobSpec,
+    peers: BTreeMap<TaskmanagerId, Peer>,
+    recorder: Recorder,
+    replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    requests: u64,
+    log_ends: BTreeMap<TopicPartition, i64>,
+    newest_snapshot: Option<SnapshotId>,
+    troubles: BTreeMap<&'static str, (Timestamp, String)>,
+    findings: Vec<String>,
+    end: Option<Result<(), Exit>>,
+}
+
+impl Runtime {
+    /// A runtime that has not begun, and the handle to it.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, Handle) {
+        let Parts { config, config_digest, job, backend, snapshots, index, plan, newest_snapshot, storage_trouble } =
+            parts;
+        let (sender, commands) = mpsc::channel(COMMAND_CAPACITY);
+        let exactly_once = job.delivery_guarantee == crate::job::EXACTLY_ONCE;
+        let settings = settings(&config, &plan, exactly_once);
+        let splits_per_partition = config.job.splits_per_partition;
+        let shared = Arc::new(Shared {
+            config_digest,
+            config,
+            exactly_once,
+            backend,
+            snapshots,
+            leader_epoch: plan.leader_epoch,
+            index: Mutex::new(index),
+            commands: sender.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let loud = |finding: &&crate::start::Finding| finding.severity == crate::start::Severity::Warning;
+        let mut runtime = Self {
+            shared,
+            commands,
+            recorder: Recorder::new(plan.leader_epoch, splits_per_partition, plan.orphaned_slots.iter().copied()),
+            coordinator: Coordinator::new(settings),
+            born: Instant::now(),
+            born_at: Timestamp::now(),
+            job,
+            peers: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            requests: 0,
+            log_ends: BTreeMap::new(),
+            newest_snapshot,
+            troubles: BTreeMap::new(),
+            findings: plan.findings.iter().filter(loud).map(|finding| finding.text.clone()).collect(),
+            end: None,
+        };
+        runtime.note(Trouble { part: "storage", what: storage_trouble });
+        runtime.apply(Event::SplitsDiscovered { splits: plan.splits });
+        (runtime, Handle::new(sender))
+    }
+
+    /// Runs until the job ends (`Ok`), `shutdown` (`Ok`), or it cannot go on. Tasks that are still running are left to
+    /// their own time-outs.
+    ///
+    /// # Errors
+    /// Why it cannot go on.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Exit> {
+        let stop_background = CancellationToken::new();
+        let _stop_background = stop_background.clone().drop_guard();
+        background::start(&self.shared, self.handle(), &stop_background);
+        loop {
+            if let Some(end) = self.end.take() {
+                return self.leave(end).await;
+            }
+            let deadline = self.coordinator.next_deadline().map(|deadline| self.born + deadline);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.take(command),
+                    None => return Ok(()),
+                },
+                () = sleep_until(deadline) => self.apply(Event::DeadlineReached),
+            }
+        }
+    }
+
+    /// The job has ended: the record forgets its slots, which nobody holds any more.
+    async fn leave(self, end: Result<(), Exit>) -> Result<(), Exit> {
+        if end.is_ok() && self.shared.exactly_once {
+            let written = self.shared.backend.write_record(self.recorder.record([])).await;
+            if let Err(error) = written {
+                tracing::warn!(%error, "the job record still names slots; the next start will fence them");
+            }
+        }
+        end
+    }
+
+    fn handle(&self) -> Handle {
+        Handle::new(self.shared.commands.clone())
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Attach { taskmanager, connection, attach } => self.attach(taskmanager, connection, *attach),
+            Command::Message { taskmanager, connection, message } => {
+                if self.peers.get(&taskmanager).is_some_and(|peer| peer.connection == connection) {
+                    self.message(taskmanager, message);
+                }
+            }
+            Command::Detach { taskmanager, connection } => {
+                if self.peers.get(&taskmanager).is_some_and(|peer| peer.connection == connection) {
+                    self.peers.remove(&taskmanager);
+                    tracing::info!(%taskmanager, "taskmanager's stream ended");
+                    self.apply(Event::Disconnected { taskmanager });
+                }
+            }
+            Command::Admin { request, reply } => self.admin(request, reply),
+            Command::Query { reply } => {
+                let _ = reply.send(self.view());
+            }
+            Command::Done { event, trouble } => {
+                self.note(trouble);
+                self.stored(&event);
+                self.apply(event);
+            }
+            Command::Recorded { result } => self.recorded(result),
+            Command::RecordAgain => self.record(),
+            Command::LogEnds { ends } => self.log_ends.extend(ends),
+            Command::Discovered { splits } => {
+                self.note(Trouble::none("discovery"));
+                self.apply(Event::SplitsDiscovered { splits });
+            }
+            Command::Noted { trouble } => self.note(trouble),
+            Command::Fatal { exit } => self.end = Some(Err(exit)),
+        }
+    }
+
+    /// Tells the coordinator, and does what it says.
+    fn apply(&mut self, event: Event) {
+        for action in self.coordinator.handle(self.born.elapsed(), event) {
+            self.perform(action);
+        }
+    }
+
+    fn admin(&mut self, request: AdminRequest, reply: oneshot::Sender<Reply>) {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.replies.insert(id, reply);
+        self.apply(match request {
+            AdminRequest::Savepoint { label, stop } => Event::SavepointRequested { request: id, label, stop },
+            AdminRequest::Restore { splits, allow_replay } => {
+                Event::RestoreRequested { request: id, splits, allow_replay }
+            }
+        });
+    }
+
+    fn stored(&mut self, event: &Event) {
+        if let Event::SnapshotStored { checkpoint, .. } = event {
+            self.newest_snapshot = Some(self.snapshot_id(*checkpoint));
+        }
+    }
+
+    fn snapshot_id(&self, checkpoint: CheckpointId) -> SnapshotId {
+        SnapshotId { epoch: self.shared.leader_epoch, checkpoint }
+    }
+
+    /// Remembers since when something is wrong; says so once, and once when it is right again.
+    fn note(&mut self, trouble: Trouble) {
+        match (trouble.what, self.troubles.get_mut(trouble.part)) {
+            (Some(what), Some((_, known))) => *known = what,
+            (Some(what), None) => {
+                tracing::warn!(part = trouble.part, "degraded: {what}");
+                self.troubles.insert(trouble.part, (Timestamp::now(), what));
+            }
+            (None, Some(_)) => {
+                self.troubles.remove(trouble.part);
+                tracing::info!(part = trouble.part, "works again");
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn settings(config: &Config, plan: &Plan, exactly_once: bool) -> Settings {
+    Settings {
+        leader_epoch: plan.leader_epoch,
+        first_checkpoint: plan.first_checkpoint,
+        exactly_once,
+        orphaned_slots: plan.orphaned_slots.clone(),
+        checkpoint_interval: config.checkpoint.interval,
+        checkpoint_min_pause: config.checkpoint.min_pause,
+        checkpoint_timeout: config.checkpoint.timeout,
+        heartbeat_timeout: config.heartbeat.timeout,
+        retry_delay: RETRY_DELAY,
+        mirror_interval: MIRROR_INTERVAL,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,130 @@
+//! The job record is written before a grant is sent, so that a next jobmanager knows every slot that may be in use.
+//!
+//! One write at a time; what comes meanwhile waits for the next. What waits is done only after a write that knew of it.
+
+use std::collections::BTreeSet;
+
+use weir_common::{
+    ids::{GrantId, LeaderEpoch, SlotId, TaskmanagerId},
+    split::SplitsPerPartition,
+};
+
+use super::{Command, RETRY_DELAY, Runtime, Trouble};
+use crate::{coordinator::event::SplitStates, start::JobRecord, store::keys::SnapshotId};
+
+/// What is done once the record is written.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// Send the grant, if it still stands.
+    Grant { taskmanager: TaskmanagerId, slot: SlotId, grant: GrantId },
+    /// Rewind progress.
+    WriteProgress { splits: SplitStates },
+}
+
+/// What is recorded and what waits for it.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    leader_epoch: LeaderEpoch,
+    splits_per_partition: SplitsPerPartition,
+    rewound: Option<SnapshotId>,
+    recorded: BTreeSet<SlotId>,
+    writing: bool,
+    dirty: bool,
+    /// For the write on the way.
+    covered: Vec<Then>,
+    /// For the next one.
+    waiting: Vec<Then>,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        leader_epoch: LeaderEpoch,
+        splits_per_partition: SplitsPerPartition,
+        recorded: impl IntoIterator<Item = SlotId>,
+    ) -> Self {
+        Self {
+            leader_epoch,
+            splits_per_partition,
+            rewound: None,
+            recorded: recorded.into_iter().collect(),
+            writing: false,
+            dirty: false,
+            covered: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(super) fn record(&self, slots: impl IntoIterator<Item = SlotId>) -> JobRecord {
+        JobRecord {
+            leader_epoch: self.leader_epoch,
+            splits_per_partition: self.splits_per_partition,
+            slots: slots.into_iter().collect(),
+            rewound: self.rewound,
+        }
+    }
+
+    /// Snapshots up to this one are ahead of the progress on purpose.
+    pub(super) fn rewind(&mut self, upto: SnapshotId) {
+        self.rewound = Some(upto);
+        self.dirty = true;
+    }
+}
+
+impl Runtime {
+    /// Does something that the record must know of first.
+    pub(super) fn record_then(&mut self, then: Then) {
+        self.recorder.waiting.push(then);
+        self.record();
+    }
+
+    pub(super) fn record(&mut self) {
+        if self.recorder.writing || self.recorder.waiting.is_empty() {
+            return;
+        }
+        self.recorder.covered = std::mem::take(&mut self.recorder.waiting);
+        let slots: BTreeSet<SlotId> = self.coordinator.slots_in_use().collect();
+        if !self.shared.exactly_once || (!self.recorder.dirty && slots.is_subset(&self.recorder.recorded)) {
+            return self.recorded(Ok(self.recorder.recorded.clone()));
+        }
+        self.recorder.writing = true;
+        self.recorder.dirty = false;
+        let record = self.recorder.record(slots.iter().copied());
+        let backend = self.shared.backend.clone();
+        self.shared.spawn(async move {
+            let written = backend.write_record(record).await;
+            Command::Recorded { result: written.map(|()| slots).map_err(|error| error.to_string()) }
+        });
+    }
+
+    pub(super) fn recorded(&mut self, result: Result<BTreeSet<SlotId>, String>) {
+        self.recorder.writing = false;
+        self.note(Trouble::of("job record", &result));
+        let covered = std::mem::take(&mut self.recorder.covered);
+        match result {
+            Ok(slots) => {
+                self.recorder.recorded = slots;
+                covered.into_iter().for_each(|then| self.proceed(then));
+                self.record();
+            }
+            Err(_) => {
+                self.recorder.dirty = true;
+                self.recorder.waiting.splice(0..0, covered);
+                self.shared.spawn(async {
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    Command::RecordAgain
+                });
+            }
+        }
+    }
+
+    fn proceed(&mut self, then: Then) {
+        match then {
+            Then::Grant { taskmanager, slot, grant } => {
+                if self.coordinator.grant(&taskmanager) == Some((slot, grant)) {
+                    self.send_grant(&taskmanager, slot, grant);
+                }
+            }
+            Then::WriteProgress { splits } => self.write_progress(splits),
+        }
+    }
+}

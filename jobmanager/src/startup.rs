@@ -1,0 +1,211 @@
+//! From a configuration to a running job: everything is checked and read before a port is bound.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use weir_common::{
+    config::{Config, StartingOffsets},
+    split::{SplitId, TopicPartition},
+};
+use weir_proto::v1;
+
+use crate::{
+    Exit, job,
+    kafka::{self, JobLock, Kafka, KafkaBackend, KafkaProblem, ProgressIndex},
+    runtime::Parts,
+    start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts},
+    store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot},
+    streams::{self, ResolvedStreams},
+};
+
+/// A job that is ready to run.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) parts: Parts,
+    /// Held as long as the jobmanager lives.
+    pub(crate) lock: JobLock,
+}
+
+/// Checks, reads and decides. Everything here ends within a bounded time.
+pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Result<Prepared, Exit> {
+    let job_name = &config.stream_manager.job_name;
+    let snapshots = Snapshots::new(Arc::new(Objects::open(&config.storage)?), job_name, config.checkpoint.retained);
+    let streams = streams::resolve(config).await.map_err(|error| Exit::Configuration(format!("{error:#}")))?;
+    let kafka = Kafka::new(config)?;
+    let partitions = kafka.source_partitions(&streams.source_topics).await?;
+    kafka.verify_sink(&streams.sink.topic).await?;
+    kafka.verify_error_sink(&streams.error_sink.topic).await?;
+    let (newest, storage_trouble) = newest_snapshot(&snapshots, job::exactly_once(config)).await?;
+    let lock = kafka.lock(&streams.sink.topic).await?;
+    let partitions = kafka::source::partitions(&partitions);
+    let job_spec = job_spec(config, &kafka, streams.clone()).await;
+    let (facts, mut index) = facts(config, &kafka, partitions, newest).await?;
+    let plan = start::plan(&facts).map_err(|changed| Exit::Configuration(changed.to_string()))?;
+    log(&plan);
+    if facts.exactly_once {
+        carry_out(config, &kafka, &plan, &facts, &mut index).await?;
+    }
+    let backend = KafkaBackend {
+        kafka,
+        source_topics: streams.source_topics,
+        splits_per_partition: config.job.splits_per_partition,
+    };
+    let parts = Parts {
+        config: Arc::clone(config),
+        config_digest,
+        job: job_spec,
+        backend: Arc::new(backend),
+        snapshots,
+        index,
+        plan,
+        newest_snapshot: facts.snapshot.map(|snapshot| snapshot.id),
+        storage_trouble,
+    };
+    Ok(Prepared { parts, lock })
+}
+
+/// The newest snapshot; storage that does not answer is a reason to go on without, where Kafka keeps the progress.
+async fn newest_snapshot(
+    snapshots: &Snapshots,
+    exactly_once: bool,
+) -> Result<(Option<Snapshot>, Option<String>), Exit> {
+    match snapshots.newest().await {
+        Ok(newest) => Ok((newest, None)),
+        Err(StoreError::Unreachable(what)) if exactly_once => {
+            tracing::warn!("{what}; going on from the progress in Kafka, trying again at every checkpoint");
+            Ok((None, Some(what)))
+        }
+        Err(StoreError::Unreachable(what)) => Err(Exit::Unreachable(format!(
+            "{what}; at-least-once keeps its progress in snapshots alone, so the job cannot go on before storage answers"
+        ))),
+        Err(StoreError::Denied(what)) => Err(Exit::Configuration(format!(
+            "{what}; check storage.uri, storage.s3.access_key_id and storage.s3.secret_access_key (or AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY), and that they may list, read, write and delete there"
+        ))),
+        Err(StoreError::NotFound(what)) => {
+            Err(Exit::Configuration(format!("{what}; create the bucket, or correct storage.uri")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn job_spec(config: &Config, kafka: &Kafka, streams: ResolvedStreams) -> v1::JobSpec {
+    let (sink_limit, error_limit) =
+        tokio::join!(kafka.max_message_bytes(&streams.sink.topic), kafka.max_message_bytes(&streams.error_sink.topic));
+    job::spec(config, output_stream(streams.sink, sink_limit), output_stream(streams.error_sink, error_limit))
+}
+
+fn output_stream(stream: streams::OutputStream, max_message_bytes: u64) -> v1::OutputStream {
+    let field = |(name, path)| v1::KeyField { name, path };
+    v1::OutputStream {
+        stream: stream.stream,
+        topic: stream.topic,
+        schema_uri: stream.schema_uri,
+        message_key_fields: stream.message_key_fields.into_iter().map(field).collect(),
+        max_message_bytes,
+    }
+}
+
+/// Reads what the start rules decide over.
+async fn facts(
+    config: &Config,
+    kafka: &Kafka,
+    partitions: Vec<TopicPartition>,
+    newest: Option<Snapshot>,
+) -> Result<(Facts, ProgressIndex), Exit> {
+    let exactly_once = job::exactly_once(config);
+    let snapshot = newest.map(|snapshot| SnapshotFacts {
+        id: snapshot.id(),
+        splits_per_partition: snapshot.splits_per_partition,
+        slots: snapshot.slots.iter().copied().collect(),
+        splits: snapshot.states(),
+    });
+    let mut facts = Facts {
+        exactly_once,
+        splits_per_partition: config.job.splits_per_partition,
+        partitions: BTreeMap::new(),
+        record: None,
+        progress: BTreeMap::new(),
+        snapshot,
+    };
+    let mut index = ProgressIndex::default();
+    let existing = if exactly_once { kafka.progress_partitions().await? } else { 0 };
+    if existing > 0 {
+        facts.record = kafka.read_record().await?;
+        (facts.progress, index) = read_progress(kafka, existing, &mut facts.record).await?;
+    }
+    facts.partitions = start_offsets(config, kafka, partitions, &facts).await?;
+    Ok((facts, index))
+}
+
+/// Stable progress. Where a transaction stays open (its taskmanager died, or works on and on), all recorded slots are
+/// fenced first: then nothing can be open, and nobody is left to be adopted.
+async fn read_progress(
+    kafka: &Kafka,
+    partitions: i32,
+    record: &mut Option<JobRecord>,
+) -> Result<(crate::coordinator::event::SplitStates, ProgressIndex), Exit> {
+    const ATTEMPTS: usize = 3;
+    for attempt in 1..=ATTEMPTS {
+        match kafka.read_all_progress(partitions).await {
+            Err(KafkaProblem::Pending(what)) => tracing::warn!(attempt, "{what}"),
+            result => return Ok(result?),
+        }
+    }
+    if let Some(record) = record {
+        let slots: Vec<_> = std::mem::take(&mut record.slots).into_iter().collect();
+        tracing::warn!(?slots, "progress does not become stable: fencing all slots of the job record");
+        kafka.fence_all(&slots).await?;
+    }
+    Ok(kafka.read_all_progress(partitions).await?)
+}
+
+/// Partitions of a topic that the job has read before start at their oldest record, whatever is configured: they are new
+/// since, and what came before they were noticed belongs to the job.
+async fn start_offsets(
+    config: &Config,
+    kafka: &Kafka,
+    partitions: Vec<TopicPartition>,
+    facts: &Facts,
+) -> Result<BTreeMap<TopicPartition, i64>, Exit> {
+    let stored = facts.snapshot.iter().flat_map(|snapshot| snapshot.splits.keys());
+    let known: Vec<&SplitId> = facts.progress.keys().chain(stored).collect();
+    let (grown, fresh): (Vec<_>, Vec<_>) =
+        partitions.into_iter().partition(|partition| known.iter().any(|split| split.topic == partition.topic));
+    let mut offsets = kafka.start_offsets(grown, StartingOffsets::Earliest).await?;
+    offsets.extend(kafka.start_offsets(fresh, config.job.starting_offsets).await?);
+    Ok(offsets)
+}
+
+fn log(plan: &Plan) {
+    for finding in &plan.findings {
+        match finding.severity {
+            Severity::Info => tracing::info!("start: {}", finding.text),
+            Severity::Warning => tracing::warn!("start: {}", finding.text),
+        }
+    }
+    tracing::info!(epoch = %plan.leader_epoch, splits = plan.splits.len(), orphaned_slots = ?plan.orphaned_slots, "leading");
+}
+
+/// Writes to Kafka what the plan wants there, the record last: a start that dies before is the same start again.
+async fn carry_out(
+    config: &Config,
+    kafka: &Kafka,
+    plan: &Plan,
+    facts: &Facts,
+    index: &mut ProgressIndex,
+) -> Result<(), Exit> {
+    kafka.fence_all(&plan.fence_first).await?;
+    let places: BTreeMap<SplitId, i32> =
+        plan.to_write.iter().map(|split| (split.clone(), index.assign(split))).collect();
+    kafka.ensure_progress_topic(index.partitions_needed()).await?;
+    let write = |split: &SplitId| Some((split.clone(), plan.splits.get(split)?.clone()));
+    let splits = plan.to_write.iter().filter_map(write).collect();
+    kafka.write_progress(splits, places, config.job.splits_per_partition).await?;
+    let record = JobRecord {
+        leader_epoch: plan.leader_epoch,
+        splits_per_partition: config.job.splits_per_partition,
+        slots: plan.orphaned_slots.iter().copied().collect(),
+        rewound: facts.record.as_ref().and_then(|record| record.rewound),
+    };
+    Ok(kafka.write_record(record).await?)
+}
