@@ -40,6 +40,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn format(duration: Duration) -> String {
     let millis = duration.as_millis();
+    if millis == 0 {
+        return "0 s".to_owned();
+    }
     for (unit, size) in [("h", 3_600_000), ("min", 60_000), ("s", 1000)] {
         if millis % size == 0 {
             return format!("{} {unit}", millis / size);
