@@ -3,6 +3,8 @@
 mod admin;
 pub(crate) mod convert;
 mod taskmanager;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,0 +1,302 @@
+//! A jobmanager without Kafka, and taskmanagers that do as they are told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Streaming, transport::Channel};
+use weir_common::{
+    config::Config,
+    ids::{CheckpointId, LeaderEpoch, SlotId},
+    progress::Progress,
+    split::{SplitId, TopicPartition},
+};
+use weir_proto::v1::{
+    self, admin_service_client::AdminServiceClient, job_manager_message::Kind as FromJobmanager,
+    task_manager_message::Kind as FromTaskmanager, task_manager_service_client::TaskManagerServiceClient,
+};
+
+use crate::{
+    Exit,
+    coordinator::event::{SplitState, SplitStates},
+    job,
+    kafka::{KafkaProblem, ProgressIndex},
+    rpc::{Services, serve},
+    runtime::{Parts, Runtime, backend::Backend},
+    start::{JobRecord, Plan},
+    store::{Snapshots, object::Objects},
+};
+
+pub(super) const JOB: &str = "job";
+
+/// Far more than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Progress, record and fences as Kafka would keep them.
+#[derive(Debug, Default)]
+pub(super) struct Kafka {
+    pub(super) progress: Mutex<SplitStates>,
+    pub(super) record: Mutex<Option<JobRecord>>,
+    pub(super) fenced: Mutex<Vec<SlotId>>,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Backend for Kafka {
+    async fn fence(&self, slot: SlotId) -> Result<(), KafkaProblem> {
+        locked(&self.fenced).push(slot);
+        Ok(())
+    }
+
+    async fn read_progress(&self, splits: BTreeMap<SplitId, i32>) -> Result<SplitStates, KafkaProblem> {
+        let progress = locked(&self.progress);
+        Ok(splits.into_keys().filter_map(|split| Some((split.clone(), progress.get(&split)?.clone()))).collect())
+    }
+
+    async fn write_progress(&self, splits: SplitStates, _: BTreeMap<SplitId, i32>) -> Result<(), KafkaProblem> {
+        locked(&self.progress).extend(splits);
+        Ok(())
+    }
+
+    async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem> {
+        *locked(&self.record) = Some(record);
+        Ok(())
+    }
+
+    async fn ensure_progress_partitions(&self, _: i32) -> Result<(), KafkaProblem> {
+        Ok(())
+    }
+
+    async fn mirror(&self, _: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+        Ok(())
+    }
+
+    async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
+        partitions.into_iter().map(|partition| (partition, 1000)).collect()
+    }
+
+    async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        Ok(BTreeMap::new())
+    }
+}
+
+pub(super) fn config(splits_per_partition: u32) -> Config {
+    let stream = |name: &str, options: serde_json::Value| serde_json::json!({"stream": format!("{name}:1.0.0"), "connector": "kafka", "options": options});
+    let sink = serde_json::json!({"bootstrap_servers": "localhost:1"});
+    let source = serde_json::json!({"bootstrap_servers": "localhost:1", "consumer_group": "group"});
+    serde_json::from_value(serde_json::json!({
+        "stream_manager": {
+            "job_name": JOB,
+            "stream_config_uri": "file:///none",
+            "schema_uris": [],
+            "source": stream("in", source),
+            "sink": stream("out", sink.clone()),
+            "error_sink": stream("error", sink),
+        },
+        "job": {"splits_per_partition": splits_per_partition},
+        "checkpoint": {"interval": "1 h"},
+        "heartbeat": {"timeout": "30 s"},
+    }))
+    .expect("a configuration")
+}
+
+/// A running jobmanager. Ends with its value.
+pub(super) struct Jobmanager {
+    address: String,
+    pub(super) kafka: Arc<Kafka>,
+    pub(super) end: JoinHandle<Result<(), Exit>>,
+    _stop: DropGuard,
+}
+
+impl Jobmanager {
+    /// Partitions `t-0`, `t-1`, … with so many splits each.
+    pub(super) async fn start(partitions: i32, splits_per_partition: u32) -> Self {
+        let config = Arc::new(config(splits_per_partition));
+        let mut splits = SplitStates::new();
+        let mut index = ProgressIndex::default();
+        for partition in 0..partitions {
+            for number in 0..splits_per_partition {
+                let split = SplitId { topic: "t".into(), partition, index: number };
+                index.assign(&split);
+                splits.insert(split, SplitState { progress: Progress::at(10), ..SplitState::default() });
+            }
+        }
+        let kafka = Arc::new(Kafka { progress: Mutex::new(splits.clone()), ..Kafka::default() });
+        let plan = Plan {
+            leader_epoch: LeaderEpoch(7),
+            first_checkpoint: CheckpointId(3),
+            orphaned_slots: Vec::new(),
+            splits,
+            to_write: Vec::new(),
+            fence_first: Vec::new(),
+            findings: Vec::new(),
+        };
+        let snapshots = Snapshots::new(Arc::new(Objects::in_memory()), JOB, 10);
+        let (runtime, handle) = Runtime::new(Parts {
+            job: job::spec(&config, v1::OutputStream::default(), v1::OutputStream::default()),
+            config: Arc::clone(&config),
+            config_digest: "digest".to_owned(),
+            backend: kafka.clone(),
+            snapshots: snapshots.clone(),
+            index,
+            plan,
+            newest_snapshot: None,
+            storage_trouble: None,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let stop = CancellationToken::new();
+        let services = Services { config, leader_epoch: LeaderEpoch(7), runtime: handle, snapshots };
+        tokio::spawn(serve(services, listener, stop.clone()));
+        let end = tokio::spawn(runtime.run(stop.clone()));
+        Self { address, kafka, end, _stop: stop.drop_guard() }
+    }
+
+    async fn channel(&self) -> Channel {
+        Channel::from_shared(self.address.clone()).expect("an address").connect().await.expect("it listens")
+    }
+
+    pub(super) async fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.channel().await)
+    }
+
+    /// Opens a stream; nothing is said on it yet.
+    pub(super) async fn dial(&self) -> Stream {
+        let (outgoing, messages) = mpsc::channel(64);
+        let mut client = TaskManagerServiceClient::new(self.channel().await);
+        let incoming = client.attach(ReceiverStream::new(messages)).await.expect("a stream").into_inner();
+        Stream { outgoing, incoming }
+    }
+
+    /// A taskmanager that registers and from then on does as it is told.
+    pub(super) async fn taskmanager(&self, id: &str) -> Obedient {
+        let stream = self.dial().await;
+        stream.say(FromTaskmanager::Register(register(id))).await;
+        let held = Arc::new(Mutex::new(BTreeMap::new()));
+        let task = tokio::spawn(obey(stream, Arc::clone(&held), Arc::clone(&self.kafka)));
+        Obedient { held, task }
+    }
+}
+
+pub(super) fn register(id: &str) -> v1::Register {
+    v1::Register {
+        protocol_version: weir_proto::PROTOCOL_VERSION,
+        protocol_version_min: weir_proto::PROTOCOL_VERSION_MIN,
+        taskmanager_id: id.to_owned(),
+        job_name: JOB.to_owned(),
+        config_digest: "digest".to_owned(),
+        ..v1::Register::default()
+    }
+}
+
+/// A taskmanager's end of a stream.
+pub(super) struct Stream {
+    pub(super) outgoing: mpsc::Sender<v1::TaskManagerMessage>,
+    incoming: Streaming<v1::JobManagerMessage>,
+}
+
+impl Stream {
+    pub(super) async fn say(&self, kind: FromTaskmanager) {
+        self.outgoing.send(v1::TaskManagerMessage { kind: Some(kind) }).await.expect("it listens");
+    }
+
+    /// The next message; `None` at the stream's end.
+    pub(super) async fn next(&mut self) -> Option<FromJobmanager> {
+        let message = timeout(PATIENCE, self.incoming.message()).await.expect("an answer in time").ok()??;
+        assert_eq!(message.leader_epoch, 7);
+        message.kind
+    }
+}
+
+/// Holds what it was assigned.
+pub(super) struct Obedient {
+    pub(super) held: Arc<Mutex<BTreeMap<SplitId, v1::SplitReport>>>,
+    pub(super) task: JoinHandle<bool>,
+}
+
+impl Obedient {
+    pub(super) fn splits(&self) -> Vec<SplitId> {
+        locked(&self.held).keys().cloned().collect()
+    }
+
+    /// Every split it holds gets so much further: consumed, enriched and committed.
+    pub(super) fn work(&self, records: u64) {
+        for report in locked(&self.held).values_mut() {
+            if let Some(progress) = &mut report.progress {
+                progress.cursor += i64::try_from(records).expect("few");
+            }
+            let counters = report.counters.get_or_insert_default();
+            counters.consumed += records;
+            counters.enriched += records;
+        }
+    }
+}
+
+/// Returns whether it was told to leave.
+async fn obey(mut stream: Stream, held: Arc<Mutex<BTreeMap<SplitId, v1::SplitReport>>>, kafka: Arc<Kafka>) -> bool {
+    let reports = |held: &Mutex<BTreeMap<SplitId, v1::SplitReport>>| locked(held).values().cloned().collect::<Vec<_>>();
+    let commit = |reports: &[v1::SplitReport]| {
+        let states = crate::rpc::convert::states(reports.to_vec()).expect("well formed");
+        locked(&kafka.progress).extend(states);
+    };
+    while let Some(message) = stream.next().await {
+        match message {
+            FromJobmanager::Grant(grant) => {
+                let ready = v1::SlotReady { slot: grant.slot, grant_id: grant.grant_id };
+                stream.say(FromTaskmanager::SlotReady(ready)).await;
+            }
+            FromJobmanager::Assign(assign) => {
+                for each in assign.splits {
+                    let report = v1::SplitReport {
+                        split: each.split,
+                        progress: each.progress,
+                        counters: each.counters,
+                        progress_partition: each.progress_partition,
+                    };
+                    assert!(report.progress_partition > 0, "exactly-once progress has a place");
+                    locked(&held).insert(split_id(report.split.as_ref()), report);
+                }
+            }
+            FromJobmanager::Revoke(revoke) => {
+                let released: Vec<_> =
+                    revoke.splits.iter().filter_map(|split| locked(&held).remove(&split_id(Some(split)))).collect();
+                commit(&released);
+                stream.say(FromTaskmanager::Released(v1::Released { splits: released })).await;
+            }
+            FromJobmanager::Barrier(barrier) => {
+                let splits = reports(&held);
+                commit(&splits);
+                let report = v1::Report { checkpoint_id: barrier.checkpoint_id, slot: 0, splits };
+                stream.say(FromTaskmanager::Report(report)).await;
+            }
+            FromJobmanager::Drain(drain) => return drain.leave,
+            FromJobmanager::Registered(_) | FromJobmanager::HeartbeatAck(_) | FromJobmanager::Refused(_) => {}
+        }
+    }
+    false
+}
+
+fn split_id(split: Option<&v1::SplitId>) -> SplitId {
+    let split = split.expect("named");
+    SplitId { topic: split.topic.as_str().into(), partition: split.partition, index: split.index }
+}
+
+/// Waits until it is so.
+pub(super) async fn until(what: &str, so: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never came: {what}");
+}
