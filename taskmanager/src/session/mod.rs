@@ -61,6 +61,9 @@ pub(crate) struct Taskmanager {
     draining: bool,
     exit: Option<Exit>,
     heartbeat: Interval,
+    /// When the heartbeat was sent that the newest answer belongs to.
+    answered: Option<Instant>,
+    /// Of the current slot alone: what an earlier one still says is not heard.
     sink_events: (mpsc::UnboundedSender<SinkEvent>, mpsc::UnboundedReceiver<SinkEvent>),
     enrichers: (mpsc::Sender<Made>, mpsc::Receiver<Made>),
 }
@@ -95,6 +98,7 @@ impl Taskmanager {
             draining: false,
             exit: None,
             heartbeat: every(config.heartbeat.interval),
+            answered: None,
             sink_events: mpsc::unbounded_channel(),
             enrichers: mpsc::channel(1),
             config,
@@ -213,8 +217,14 @@ impl Taskmanager {
                 self.apply(Input::Message { epoch, message: FromJobmanager::Registered { job_changed } });
             }
             Ok(Heard { epoch, what: Said::Message(message) }) => {
-                if let FromJobmanager::Refused { message, retry_ms } = &message {
-                    error!(reason = message, retry_ms, "the jobmanager refuses this taskmanager");
+                match &message {
+                    FromJobmanager::Refused { message, retry_ms } => {
+                        error!(reason = message, retry_ms, "the jobmanager refuses this taskmanager");
+                    }
+                    FromJobmanager::HeartbeatAck { .. } => {
+                        self.answered = self.link.outgoing().and_then(link::Outgoing::answered);
+                    }
+                    _ => {}
                 }
                 self.apply(Input::Message { epoch, message });
             }
@@ -239,8 +249,7 @@ impl Taskmanager {
                 self.lease = Some(Arc::new(Lease::new(grant, Duration::from_millis(ttl_ms), Instant::now())));
             }
             Effect::Renew { ttl_ms } => {
-                let sent = self.link.outgoing().and_then(link::Outgoing::answered);
-                if let (Some(lease), Some(sent)) = (&self.lease, sent) {
+                if let (Some(lease), Some(sent)) = (&self.lease, self.answered) {
                     lease.renew(sent, Duration::from_millis(ttl_ms));
                 }
             }
@@ -289,6 +298,7 @@ impl Taskmanager {
 
     fn start_slot(&mut self, slot: weir_common::ids::SlotId) {
         let (Some(job), Some(enricher), Some(lease)) = (&self.job, &self.enricher, &self.lease) else { return };
+        self.sink_events = mpsc::unbounded_channel();
         let started = Slot::start(slot::Parts {
             config: Arc::clone(&self.config),
             job: Arc::clone(job),
