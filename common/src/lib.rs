@@ -2,6 +2,12 @@
 
 pub mod config;
 pub mod counters;
+pub mod http;
 pub mod ids;
+pub mod kafka;
 pub mod progress;
+pub mod schema;
 pub mod split;
+pub mod streams;
+pub mod telemetry;
+mod yaml;

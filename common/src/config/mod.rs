@@ -4,13 +4,21 @@
 //! (`checkpoint.interval: 30 s`) and nested ones mean the same.
 
 pub mod duration;
+mod effective;
+mod load;
+mod nearest;
 pub mod size;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::nearest::nearest;
 use self::size::ByteSize;
+pub use self::{
+    effective::EffectiveValue,
+    load::{ConfigError, Ignored, Loaded, Origin, Problem, load},
+};
 use crate::split::SplitsPerPartition;
 
 /// The effective configuration. Every field has its unit, default and the reason to change it.
