@@ -6,6 +6,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::{
     sync::Semaphore,
@@ -17,7 +18,7 @@ use weir_common::{
 };
 
 use super::{
-    Enricher, OutputStream,
+    Enricher, EnricherStats, OutputStream,
     api::{Batcher, Client, Limits, Link, RedirectAsk, Redirects, Revision, RevisionAsk, Revisions},
     content,
     edit::Patch,
@@ -232,7 +233,7 @@ impl ReconcileEnricher {
         Ok(OutputRecord { destination: Destination::Sink, key, value: Bytes::from(value), timestamp_ms })
     }
 
-    fn error(&self, record: &SourceRecord, fault: &Fault) -> Outcome {
+    fn error_record(&self, record: &SourceRecord, fault: &Fault) -> OutputRecord {
         let now = Timestamp::now();
         let raw = record.value.as_deref();
         // Parsed once more: errors are rare, and what was parsed first has been edited since.
@@ -245,13 +246,8 @@ impl ReconcileEnricher {
             limit.saturating_sub(FRAMING_BYTES + key.as_ref().map_or(0, Bytes::len)).max(1)
         };
         let value = error_event(&self.error_sink, &self.emitter_id, fault, raw, input.as_ref(), (now, bytes_max));
-        let output = OutputRecord {
-            destination: Destination::ErrorSink,
-            key,
-            value: Bytes::from(value),
-            timestamp_ms: now.as_millisecond(),
-        };
-        Outcome { kind: OutcomeKind::Error, output: Some(output), error_type: Some(fault.error_type) }
+        let value = Bytes::from(value);
+        OutputRecord { destination: Destination::ErrorSink, key, value, timestamp_ms: now.as_millisecond() }
     }
 }
 
@@ -270,7 +266,26 @@ impl Enricher for ReconcileEnricher {
     }
 
     async fn enrich(&self, record: &SourceRecord) -> Outcome {
-        self.work(record).await.unwrap_or_else(|fault| self.error(record, &fault))
+        self.work(record).await.unwrap_or_else(|fault| {
+            let output = Some(self.error_record(record, &fault));
+            Outcome { kind: OutcomeKind::Error, output, error_type: Some(fault.error_type) }
+        })
+    }
+
+    fn error_event(&self, record: &SourceRecord, error_type: &'static str, message: &str) -> Option<OutputRecord> {
+        Some(self.error_record(record, &Fault::permanent(error_type, message)))
+    }
+
+    fn stats(&self) -> EnricherStats {
+        EnricherStats {
+            api_requests: self.metrics.requests(),
+            api_retries: self.metrics.retries(),
+            pruned_fields: self.metrics.pruned_fields(),
+        }
+    }
+
+    fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 }
 

@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn answers_that_are_no_answers() {
-        for body in ["", "<html>", "[]", "null", "{}", r#"{"query":[]}"#, r#"{"query":{"pages":7}}"#] {
+        for body in ["", "<html>", "[]", "null", "{}", r#"{"query":{"pages":7}}"#] {
             let fault = read(body).expect_err(body);
             assert_eq!((fault.class, fault.error_type), (FaultClass::Transient, "UnreadableAnswer"), "{body}");
         }

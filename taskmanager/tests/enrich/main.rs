@@ -1,0 +1,8 @@
+//! The reconcile enricher against a wiki farm made of fixtures: routes, samples, bad input, batches, faults.
+
+mod batches;
+mod fixtures;
+mod hostile;
+mod stub;
+mod support;
+mod trouble;
