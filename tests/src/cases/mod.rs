@@ -1,0 +1,51 @@
+//! The end-to-end cases. Each starts a job of its own on shared brokers, and ends with the checker's verdict.
+
+mod bad_configuration;
+mod environment;
+mod failures;
+mod fixtures;
+mod lifecycle;
+mod storage;
+mod throughput;
+
+use std::sync::Arc;
+
+use futures::future::LocalBoxFuture;
+
+pub use self::environment::Environment;
+
+/// A case.
+pub struct Case {
+    /// Selects it.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Runs it.
+    pub run: fn(Arc<Environment>) -> LocalBoxFuture<'static, anyhow::Result<()>>,
+}
+
+macro_rules! cases {
+    ($($function:path, $name:literal, $about:literal;)*) => {
+        /// All cases, those that take longest first.
+        #[must_use]
+        pub fn all() -> Vec<Case> {
+            vec![$(Case { name: $name, about: $about, run: |environment| Box::pin($function(environment)) }),*]
+        }
+    };
+}
+
+cases! {
+    storage::outage, "storage-outage", "S3 away at start and in the middle: the job runs, degraded, and recovers";
+    throughput::two_taskmanagers, "two-taskmanagers", "5,000 events of a real MediaWiki, both taskmanagers do a fair share";
+    failures::taskmanager_killed, "taskmanager-killed", "kill -9 in the middle: only its splits move, the other never stops";
+    failures::jobmanager_killed, "jobmanager-killed", "kill -9 and restart: the data plane does not stop, nobody restarts";
+    failures::everything_killed, "everything-killed", "kill -9 of all processes, then a new start goes on where it was";
+    failures::at_least_once, "at-least-once", "without transactions a kill loses nothing; repeats are counted";
+    lifecycle::stop_and_start, "stop-with-savepoint", "stop with a savepoint, start again from it";
+    lifecycle::restore, "restore", "a rewind is refused, then allowed, and repeats exactly what it said";
+    lifecycle::scale_out, "scale-out", "a third taskmanager comes and one leaves by SIGTERM; splits move, nothing stops";
+    throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
+    fixtures::every_line, "fixtures", "every line of the fixtures takes its route";
+    lifecycle::second_jobmanager, "second-jobmanager", "a second job of the same name is refused while the first lives";
+    bad_configuration::table, "bad-configuration", "one clear message for each mistake, before a port is bound";
+}

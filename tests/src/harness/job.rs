@@ -1,0 +1,390 @@
+//! A job: its configuration, topics and processes.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use tokio::process::Command;
+use weir_proto::v1::TaskManagerInfo;
+
+use super::{
+    admin::Admin,
+    kafka,
+    process::{Process, Usage},
+    until,
+    workspace::{Workspace, free_port},
+};
+use crate::checker::{self, Evidence, Verdict, read, schema::Schemas, truth::Truth};
+
+/// What a case wants of its job.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Names job, topics and folder; unique in a run.
+    pub name: String,
+    /// Cluster of the source.
+    pub source: String,
+    /// Cluster of both sinks.
+    pub sink: String,
+    /// `EXACTLY_ONCE` or `AT_LEAST_ONCE`.
+    pub exactly_once: bool,
+    /// URL of `api.php`.
+    pub api: String,
+    /// YAML of section `storage`, indented by two.
+    pub storage: String,
+    /// Further YAML, whole sections.
+    pub more: String,
+    /// Partitions of the sink's topic.
+    pub sink_partitions: i32,
+}
+
+/// A job that runs.
+pub struct Job {
+    /// What the case wanted.
+    pub spec: Spec,
+    /// Folder of configuration and logs.
+    pub folder: PathBuf,
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// Admin calls.
+    pub admin: Admin,
+    /// The jobmanager's gRPC address.
+    pub address: String,
+    /// The jobmanager, when it runs.
+    pub jobmanager: Option<Process>,
+    /// The taskmanagers that run.
+    pub taskmanagers: Vec<Process>,
+    workspace: Workspace,
+    started: u32,
+}
+
+impl Job {
+    /// Makes topics and configuration; starts nothing.
+    ///
+    /// # Errors
+    /// The broker refuses, files cannot be written.
+    pub async fn prepare(workspace: &Workspace, spec: Spec) -> anyhow::Result<Self> {
+        let folder = workspace.run.join(&spec.name);
+        std::fs::create_dir_all(&folder)?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let job = Self {
+            config: folder.join("weir.yaml"),
+            admin: Admin::new(&address)?,
+            address,
+            jobmanager: None,
+            taskmanagers: Vec::new(),
+            workspace: workspace.clone(),
+            started: 0,
+            spec,
+            folder,
+        };
+        std::fs::write(job.folder.join("streams.json"), job.stream_configuration())?;
+        std::fs::write(&job.config, job.yaml()?)?;
+        let [eqiad, codfw] = job.source_topics();
+        kafka::create_topics(&job.spec.source, &[(&eqiad, 1), (&codfw, 1)]).await?;
+        let (sink, errors) = (job.sink_topic(), job.error_topic());
+        kafka::create_topics(&job.spec.sink, &[(&sink, job.spec.sink_partitions), (&errors, 1)]).await?;
+        Ok(job)
+    }
+
+    fn stream(&self, kind: &str) -> String {
+        format!("mediawiki.{kind}.{}", self.spec.name)
+    }
+
+    /// Both source topics, of one partition each.
+    #[must_use]
+    pub fn source_topics(&self) -> [String; 2] {
+        ["eqiad", "codfw"].map(|site| format!("{site}.{}", self.stream("reconcile")))
+    }
+
+    /// Topic of enriched events.
+    #[must_use]
+    pub fn sink_topic(&self) -> String {
+        format!("eqiad.{}", self.stream("enriched"))
+    }
+
+    /// Topic of error events.
+    #[must_use]
+    pub fn error_topic(&self) -> String {
+        format!("eqiad.{}", self.stream("error"))
+    }
+
+    fn stream_configuration(&self) -> String {
+        let keys = serde_json::json!({"wiki_id": "wiki_id", "page_id": "page.page_id"});
+        let stream = |kind: &str, title: &str, keys: Option<&serde_json::Value>| {
+            let name = self.stream(kind);
+            let topics = [format!("eqiad.{name}"), format!("codfw.{name}")];
+            let mut stream = serde_json::json!({"stream": name, "schema_title": title, "topics": topics,
+                "topic_prefixes": ["eqiad.", "codfw."], "canary_events_enabled": false});
+            if let Some(keys) = keys {
+                stream["message_key_fields"] = keys.clone();
+            }
+            (name, stream)
+        };
+        let streams: serde_json::Map<String, serde_json::Value> = [
+            stream("reconcile", "mediawiki/page/change", Some(&keys)),
+            stream("enriched", "mediawiki/page/change", Some(&keys)),
+            stream("error", "error", None),
+        ]
+        .into_iter()
+        .collect();
+        serde_json::json!({ "streams": streams }).to_string()
+    }
+
+    fn yaml(&self) -> anyhow::Result<String> {
+        let guarantee = if self.spec.exactly_once { "EXACTLY_ONCE" } else { "AT_LEAST_ONCE" };
+        let Self { spec, folder, .. } = self;
+        let schemas = self.workspace.fixtures().join("schemas/jsonschema");
+        let mut yaml = format!("stream_manager:\n  job_name: {}\n", spec.name);
+        writeln!(yaml, "  stream_config_uri: file://{}/streams.json", folder.display())?;
+        writeln!(yaml, "  schema_uris:\n    - file://{}", schemas.display())?;
+        writeln!(yaml, "  source:\n    stream: {}:1.2.0\n    connector: kafka", self.stream("reconcile"))?;
+        writeln!(yaml, "    options:\n      bootstrap_servers: {}", spec.source)?;
+        writeln!(yaml, "      consumer_group: {}.test.000", spec.name)?;
+        for (key, kind, version) in [("sink", "enriched", "1.2.0"), ("error_sink", "error", "2.1.0")] {
+            writeln!(yaml, "  {key}:\n    stream: {}:{version}\n    connector: kafka", self.stream(kind))?;
+            writeln!(yaml, "    options:\n      bootstrap_servers: {}\n      kafka_topic_prefix: eqiad.", spec.sink)?;
+            writeln!(yaml, "      delivery_guarantee: {guarantee}")?;
+            writeln!(yaml, "      properties:\n        max.request.size: \"10485760\"")?;
+        }
+        writeln!(yaml, "enrich:\n  mediawiki_api_endpoint_template: {}", spec.api)?;
+        yaml += "  retry:\n    initial_backoff: 100 ms\n    max_backoff: 2 s\n    budget: 60 s\n";
+        yaml += "  not_found:\n    delay: 200 ms\n    max_age: 87600 h\n";
+        yaml += "checkpoint:\n  interval: 2 s\n  timeout: 30 s\n";
+        yaml += "heartbeat:\n  interval: 500 ms\n  timeout: 4 s\n";
+        writeln!(yaml, "storage:\n{}", spec.storage.trim_end())?;
+        writeln!(yaml, "jobmanager:\n  address: {0}\n  bind: {0}", self.address)?;
+        writeln!(yaml, "  http_bind: 127.0.0.1:{}\n  metrics_bind: 127.0.0.1:{}", free_port()?, free_port()?)?;
+        yaml += "log:\n  level: info\n";
+        yaml += &spec.more;
+        Ok(yaml)
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.workspace.bin.join(name));
+        command.arg("--config").arg(&self.config).current_dir(&self.folder);
+        command
+    }
+
+    /// Starts the jobmanager.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_jobmanager(&mut self) -> anyhow::Result<()> {
+        let process = Process::start("jobmanager", &self.folder, &mut self.program("weir-jobmanager"))?;
+        self.jobmanager = Some(process);
+        Ok(())
+    }
+
+    /// Starts one more taskmanager; its index in `taskmanagers`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_taskmanager(&mut self) -> anyhow::Result<usize> {
+        let name = format!("taskmanager-{}", self.started);
+        self.started += 1;
+        let process = Process::start(&name, &self.folder, &mut self.program("weir-taskmanager"))?;
+        self.taskmanagers.push(process);
+        Ok(self.taskmanagers.len() - 1)
+    }
+
+    /// Starts the jobmanager and two taskmanagers, and waits until every split is assigned.
+    ///
+    /// # Errors
+    /// It does not come to that in time.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.start_jobmanager()?;
+        self.start_taskmanager()?;
+        self.start_taskmanager()?;
+        self.running(2).await
+    }
+
+    /// Waits until that many taskmanagers share all splits.
+    ///
+    /// # Errors
+    /// It does not come to that in time, or a process ended.
+    pub async fn running(&mut self, taskmanagers: u32) -> anyhow::Result<()> {
+        let started = Instant::now();
+        until("the job to run", Duration::from_secs(90), async || {
+            self.must_live()?;
+            let status = self.admin.status().await?;
+            let ready = status.state == "RUNNING"
+                && status.splits > 0
+                && status.splits_assigned == status.splits
+                && status.taskmanagers == taskmanagers;
+            Ok(ready.then_some(()))
+        })
+        .await?;
+        // Assigned is not yet balanced: the second may have come when the first had all.
+        until("a balanced assignment", Duration::from_secs(60), async || {
+            let all = self.admin.taskmanagers().await?;
+            let splits: Vec<u32> =
+                all.iter().filter(|found| found.state == "READY").map(|found| found.splits).collect();
+            let (least, most) = (splits.iter().min().copied(), splits.iter().max().copied());
+            let balanced = splits.len() == taskmanagers as usize && most.unwrap_or(0) - least.unwrap_or(0) <= 1;
+            Ok(balanced.then_some(()))
+        })
+        .await?;
+        self.say(&format!("runs after {:.1} s", started.elapsed().as_secs_f64()));
+        Ok(())
+    }
+
+    fn must_live(&mut self) -> anyhow::Result<()> {
+        self.jobmanager.iter_mut().chain(&mut self.taskmanagers).try_for_each(Process::must_live)
+    }
+
+    /// Prints a line about this job.
+    pub fn say(&self, what: &str) {
+        eprintln!("[{}] {what}", self.spec.name);
+    }
+
+    /// Waits until that many inputs are finished.
+    ///
+    /// # Errors
+    /// It does not come to that in time.
+    pub async fn consumed(&mut self, count: u64, limit: Duration) -> anyhow::Result<()> {
+        let mut found = 0;
+        let waited = until(&format!("{count} inputs to be finished"), limit, async || {
+            self.must_live()?;
+            found = self.admin.status().await?.counters.unwrap_or_default().consumed;
+            Ok((found >= count).then_some(()))
+        })
+        .await;
+        waited.with_context(|| format!("{found} are"))
+    }
+
+    /// Waits until all of the source is finished: `count` inputs and no lag.
+    ///
+    /// # Errors
+    /// It does not come to that in time.
+    pub async fn all_done(&mut self, count: u64, limit: Duration) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let mut found = (0, 0);
+        let waited = until("the whole source to be finished", limit, async || {
+            self.must_live()?;
+            let status = self.admin.status().await?;
+            found = (status.counters.unwrap_or_default().consumed, status.lag);
+            Ok((found.0 >= count && found.1 == 0).then_some(()))
+        })
+        .await;
+        waited.with_context(|| format!("{} finished of {count}, lag {}", found.0, found.1))?;
+        self.say(&format!("{count} inputs finished after {:.1} s more", started.elapsed().as_secs_f64()));
+        let status = self.admin.status().await?;
+        let counters = status.counters.unwrap_or_default();
+        let sum = counters.enriched + counters.passed_through + counters.errors + counters.dropped;
+        ensure!(counters.consumed == sum, "not conserved: {counters:?}");
+        if self.spec.exactly_once {
+            ensure!(counters.consumed == count, "counted {} of {count} inputs", counters.consumed);
+        }
+        Ok(())
+    }
+
+    /// The taskmanager with this process id.
+    ///
+    /// # Errors
+    /// The jobmanager does not know it.
+    pub async fn info(&self, pid: u32) -> anyhow::Result<TaskManagerInfo> {
+        let all = self.admin.taskmanagers().await?;
+        all.into_iter().find(|found| found.pid == pid).with_context(|| format!("no taskmanager with process id {pid}"))
+    }
+
+    /// Calls the command `weir` against this job; its standard output.
+    ///
+    /// # Errors
+    /// It did not exit with `code`; what it printed.
+    pub async fn weir(&self, arguments: &[&str], code: i32) -> anyhow::Result<String> {
+        let mut command = Command::new(self.workspace.bin.join("weir"));
+        command.args(arguments).args(["--jobmanager", &self.address]).stdin(Stdio::null());
+        let output = tokio::time::timeout(Duration::from_secs(120), command.kill_on_drop(true).output())
+            .await
+            .with_context(|| format!("weir {arguments:?} does not end"))??;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if output.status.code() != Some(code) {
+            bail!("weir {arguments:?}: {} instead of {code}\n{out}{err}", output.status);
+        }
+        Ok(out.into_owned())
+    }
+
+    /// SIGTERM to all, taskmanagers first; all must leave with exit code 0.
+    ///
+    /// # Errors
+    /// One does not, or not in time.
+    pub async fn shut_down(&mut self) -> anyhow::Result<()> {
+        for mut process in self.taskmanagers.drain(..).chain(self.jobmanager.take()) {
+            let status = process.terminate(Duration::from_secs(40)).await?;
+            ensure!(status.success(), "{} left with {status}:\n{}", process.name, process.tail(15));
+        }
+        Ok(())
+    }
+
+    /// Reads everything and judges it.
+    ///
+    /// # Errors
+    /// The verdict is not clean, or topics cannot be read.
+    pub async fn verdict(&self, truth: &dyn Truth, overrides: &Overrides<'_>) -> anyhow::Result<Verdict> {
+        let verdict = self.judge(truth, overrides).await?;
+        ensure!(verdict.is_clean(), "the checker found violations: {verdict}");
+        Ok(verdict)
+    }
+
+    /// Reads everything and judges it, whatever the verdict.
+    ///
+    /// # Errors
+    /// Topics cannot be read.
+    pub async fn judge(&self, truth: &dyn Truth, overrides: &Overrides<'_>) -> anyhow::Result<Verdict> {
+        let started = Instant::now();
+        let inputs = self.inputs().await?;
+        let (sink, sink_topic, error_topic) = (self.spec.sink.clone(), self.sink_topic(), self.error_topic());
+        let (outputs, errors) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            Ok((read::topic(&sink, &sink_topic)?, read::topic(&sink, &error_topic)?))
+        })
+        .await??;
+        let job = checker::Job {
+            sink_stream: self.stream("enriched"),
+            error_stream: self.stream("error"),
+            source_stream: self.stream("reconcile"),
+            sink_schema: "/mediawiki/page/change/1.2.0".to_owned(),
+            exactly_once: self.spec.exactly_once,
+            overrides: overrides(&inputs),
+        };
+        let schemas = Schemas::load(&self.workspace.fixtures().join("schemas/jsonschema"))?;
+        let evidence = Evidence { inputs: &inputs, outputs: &outputs, errors: &errors };
+        let verdict = checker::check(&job, &evidence, truth, &schemas);
+        self.say(&format!("checked in {:.1} s: {verdict}", started.elapsed().as_secs_f64()));
+        Ok(verdict)
+    }
+
+    /// Everything in the source topics.
+    ///
+    /// # Errors
+    /// Topics cannot be read.
+    pub async fn inputs(&self) -> anyhow::Result<Vec<checker::Record>> {
+        let (source, topics) = (self.spec.source.clone(), self.source_topics());
+        tokio::task::spawn_blocking(move || {
+            let mut inputs = read::topic(&source, &topics[0])?;
+            inputs.extend(read::topic(&source, &topics[1])?);
+            Ok(inputs)
+        })
+        .await?
+    }
+
+    /// What the processes have used: jobmanager first.
+    #[must_use]
+    pub fn usage(&self) -> Vec<(String, Usage)> {
+        let all = self.jobmanager.iter().chain(&self.taskmanagers);
+        all.filter_map(|process| Some((process.name.clone(), process.usage().ok()?))).collect()
+    }
+}
+
+/// Says which inputs end otherwise than the general rules tell.
+pub type Overrides<'a> = dyn Fn(&[checker::Record]) -> BTreeMap<checker::Position, checker::event::Expected> + 'a;
+
+/// None do.
+#[must_use]
+pub fn no_overrides(_: &[checker::Record]) -> BTreeMap<checker::Position, checker::event::Expected> {
+    BTreeMap::new()
+}

@@ -1,0 +1,92 @@
+//! Topics and input.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    config::RDKafkaLogLevel,
+    producer::{FutureProducer, FutureRecord},
+};
+
+/// A record to put into the source.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Source topic.
+    pub topic: String,
+    /// Message key.
+    pub key: Option<Vec<u8>>,
+    /// Message value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+fn config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set_log_level(RDKafkaLogLevel::Critical);
+    config
+}
+
+/// Makes topics.
+///
+/// # Errors
+/// The broker refuses.
+pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let topics: Vec<NewTopic<'_>> =
+        topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1))).collect();
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in admin.create_topics(&topics, &options).await? {
+        if let Err((topic, why)) = result {
+            bail!("cannot create topic {topic}: {why}");
+        }
+    }
+    Ok(())
+}
+
+/// Writes records in order, at most `per_second` of them in a second; 0 = as fast as they go.
+///
+/// # Errors
+/// One could not be written.
+pub async fn produce(bootstrap: &str, inputs: &[Input], per_second: u32) -> anyhow::Result<()> {
+    let producer: FutureProducer = config(bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5")
+        .set("message.max.bytes", "10000000")
+        .set("compression.type", "lz4")
+        .create()?;
+    let started = tokio::time::Instant::now();
+    let mut pending = Vec::new();
+    for (at, input) in inputs.iter().enumerate() {
+        if per_second > 0 {
+            tokio::time::sleep_until(started + Duration::from_secs_f64(at as f64 / f64::from(per_second))).await;
+        }
+        let mut record = FutureRecord::<[u8], [u8]>::to(&input.topic);
+        record.key = input.key.as_deref();
+        record.payload = input.value.as_deref();
+        loop {
+            match producer.send_result(record) {
+                Ok(delivery) => break pending.push(delivery),
+                // The queue is full: let it drain.
+                Err((_, back)) => {
+                    record = back;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        if pending.len() >= 20_000 {
+            acknowledged(&mut pending).await?;
+        }
+    }
+    acknowledged(&mut pending).await
+}
+
+async fn acknowledged(pending: &mut Vec<rdkafka::producer::DeliveryFuture>) -> anyhow::Result<()> {
+    for delivery in pending.drain(..) {
+        let delivered =
+            tokio::time::timeout(Duration::from_secs(60), delivery).await.context("no acknowledgement")??;
+        ensure!(delivered.is_ok(), "an input was not written: {delivered:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! Kafka, Ceph RGW and MediaWiki, by the scripts of `tests/env`.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+
+use super::workspace::Workspace;
+
+/// Something that a script started; ended when dropped.
+struct Part {
+    script: PathBuf,
+    folder: PathBuf,
+}
+
+impl Part {
+    fn up(workspace: &Workspace, script: &str, folder: &str, more: &[&str]) -> anyhow::Result<(Self, Values)> {
+        let part = Self { script: workspace.script(script), folder: workspace.run.join(folder) };
+        let printed = part.call("up", more, None)?;
+        let values = printed.lines().filter_map(|line| line.split_once('='));
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok((part, Values(values)))
+    }
+
+    /// Blocking: scripts run in their own time.
+    fn call(&self, verb: &str, more: &[&str], input: Option<&[u8]>) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.script);
+        command.arg(verb).arg(&self.folder).args(more);
+        run(&mut command, input)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Err(why) = self.call("down", &[], None) {
+            eprintln!("{}: {why:#}", self.script.display());
+        }
+    }
+}
+
+struct Values(BTreeMap<String, String>);
+
+impl Values {
+    fn get(&self, name: &str) -> anyhow::Result<String> {
+        self.0.get(name).cloned().with_context(|| format!("the script did not print {name}"))
+    }
+}
+
+/// Runs a command to its end; its standard output, or its standard error as the error.
+fn run(command: &mut Command, input: Option<&[u8]>) -> anyhow::Result<String> {
+    let name = format!("{:?} {:?}", command.get_program(), command.get_args().collect::<Vec<_>>());
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    // To files, not pipes: what a script starts in the background would hold a pipe open.
+    let files = [tempfile()?, tempfile()?];
+    let mut child = command
+        .stdin(stdin)
+        .stdout(files[0].1.try_clone()?)
+        .stderr(files[1].1.try_clone()?)
+        .spawn()
+        .with_context(|| name.clone())?;
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
+        pipe.write_all(input)?;
+    }
+    let status = child.wait()?;
+    let [output, errors] = files.map(|(path, _)| {
+        let text = std::fs::read(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(&path);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    if !status.success() {
+        bail!("{name}: {status}\n{errors}");
+    }
+    Ok(output)
+}
+
+fn tempfile() -> anyhow::Result<(PathBuf, std::fs::File)> {
+    let path = std::env::temp_dir().join(format!("weir-e2e-output.{}", uuid::Uuid::new_v4()));
+    let file = std::fs::File::create(&path)?;
+    Ok((path, file))
+}
+
+/// A Kafka broker.
+pub struct Kafka {
+    /// `host:port`.
+    pub bootstrap: String,
+    _part: Part,
+}
+
+impl Kafka {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn up(workspace: &Workspace, folder: &str) -> anyhow::Result<Self> {
+        let (part, values) = Part::up(workspace, "kafka/kafka.sh", folder, &[])?;
+        Ok(Self { bootstrap: values.get("BOOTSTRAP_SERVERS")?, _part: part })
+    }
+}
+
+/// Ceph's S3 gateway with a bucket `weir`.
+pub struct Rgw {
+    /// `http://host:port`.
+    pub endpoint: String,
+    /// Access key.
+    pub access_key: String,
+    /// Secret key.
+    pub secret_key: String,
+    part: Part,
+}
+
+impl Rgw {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn up(workspace: &Workspace, folder: &str) -> anyhow::Result<Self> {
+        let (part, values) = Part::up(workspace, "rgw/rgw.sh", folder, &[])?;
+        Ok(Self {
+            endpoint: values.get("S3_ENDPOINT")?,
+            access_key: values.get("S3_ACCESS_KEY")?,
+            secret_key: values.get("S3_SECRET_KEY")?,
+            part,
+        })
+    }
+
+    /// SIGKILL of the gateway; what it stores stays.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.part.call("kill", &[], None).map(drop)
+    }
+
+    /// Starts the gateway again.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn start(&self) -> anyhow::Result<()> {
+        self.part.call("start", &[], None).map(drop)
+    }
+}
+
+/// MediaWiki with several wikis.
+pub struct MediaWiki {
+    /// URL of `api.php`.
+    pub api: String,
+    part: Part,
+}
+
+impl MediaWiki {
+    /// Starts one with these wikis, `(name, domain)`.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn up(workspace: &Workspace, folder: &str, wikis: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let wikis: Vec<String> = wikis.iter().map(|(name, domain)| format!("{name}={domain}")).collect();
+        let wikis: Vec<&str> = wikis.iter().map(String::as_str).collect();
+        let (part, values) = Part::up(workspace, "mediawiki/mediawiki.sh", folder, &wikis)?;
+        Ok(Self { api: values.get("API")?, part })
+    }
+
+    /// Makes pages; see `makePages.php`.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn load(&self, wiki: &str, operations: &str) -> anyhow::Result<()> {
+        self.part.call("load", &[wiki], Some(operations.as_bytes())).map(drop)
+    }
+
+    /// What the wiki's database holds; see `truth.php`.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn truth(&self, wiki: &str) -> anyhow::Result<String> {
+        self.part.call("truth", &[wiki], None)
+    }
+}
