@@ -142,6 +142,7 @@ impl Environment {
             storage: self.storage().await?,
             more: String::new(),
             sink_partitions: 3,
+            environment: Vec::new(),
         })
     }
 

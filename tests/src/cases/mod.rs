@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
 
-pub use self::environment::Environment;
+pub use self::environment::{Environment, Stub};
 
 /// A case.
 pub struct Case {

@@ -40,6 +40,8 @@ pub struct Spec {
     pub more: String,
     /// Partitions of the sink's topic.
     pub sink_partitions: i32,
+    /// Overrides by environment, `WEIR__SECTION__KEY`.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 /// A job that runs.
@@ -167,6 +169,7 @@ impl Job {
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.workspace.bin.join(name));
         command.arg("--config").arg(&self.config).current_dir(&self.folder);
+        command.envs(self.spec.environment.iter().copied());
         command
     }
 

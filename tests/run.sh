@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# All tests: what `make test` runs. Prints how long each step took.
+#   run.sh                 everything
+#   run.sh e2e [CASE...]   the end-to-end cases alone, or these (`e2e --list` names them)
+# Environment: E2E_ARGS (for example --long), WEIR_SIM_SEEDS (default 100)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=${CARGO_TARGET_DIR:-target}/debug
+names=() seconds=()
+started=$SECONDS
+
+# step NAME COMMAND...: runs it; a failure ends the run after the table.
+step() {
+  local name=$1 from=$SECONDS status=0; shift
+  printf '\n== %s\n' "$name"
+  "$@" || status=$?
+  names+=("$name$([ $status = 0 ] || echo ': FAILED')") seconds+=($((SECONDS - from)))
+  [ $status = 0 ] || exit $status
+}
+table() {
+  printf '\n%-44s %8s\n' step seconds
+  for i in "${!names[@]}"; do printf '%-44s %8d\n' "${names[$i]}" "${seconds[$i]}"; done
+  printf '%-44s %8d\n' total $((SECONDS - started))
+}
+trap table EXIT
+
+demo() {
+  local log; log=$(mktemp)
+  # Its last line is the verdict, in JSON.
+  "$bin/weir" demo --events 2000 --output json >"$log" || { tail -20 "$log"; rm -f "$log"; return 1; }
+  tail -1 "$log"
+  rm -f "$log"
+}
+
+step "Debian packages" tests/env/deps.sh
+if [ "${1:-}" = e2e ]; then
+  shift
+  step "build" cargo build --locked --workspace --bins
+  step "Kafka's jars" tests/env/kafka/kafka.sh jars
+  step "end to end" "$bin/e2e" ${E2E_ARGS:-} "$@"
+  exit
+fi
+step "format" cargo fmt --all --check
+step "build" cargo build --locked --workspace --bins --tests
+step "clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+step "dependencies" tests/mk/dependencies.sh
+step "chart" tests/mk/chart.sh
+# Units, properties, protocol pairs, simulation.
+WEIR_SIM_SEEDS=${WEIR_SIM_SEEDS:-100} step "units, properties, simulation" cargo test --locked --quiet --workspace
+step "demo: embedded, 2,000 events" demo
+step "Kafka's jars" tests/env/kafka/kafka.sh jars
+step "end to end" "$bin/e2e" ${E2E_ARGS:-}
