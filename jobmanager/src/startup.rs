@@ -209,3 +209,49 @@ async fn carry_out(
     };
     Ok(kafka.write_record(record).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// At-least-once on librdkafka's mock cluster, which keeps no transactions.
+    fn config(servers: &str, folder: &std::path::Path) -> Arc<Config> {
+        let stream = |name: &str, options: serde_json::Value| serde_json::json!({"stream": format!("{name}:1.0.0"), "connector": "kafka", "options": options});
+        let guarantee = "AT_LEAST_ONCE";
+        let sink = serde_json::json!({"bootstrap_servers": servers, "delivery_guarantee": guarantee});
+        let source = serde_json::json!({"bootstrap_servers": servers, "consumer_group": "group", "topics": ["in"]});
+        let config = serde_json::json!({
+            "stream_manager": {
+                "job_name": "job",
+                "stream_config_uri": "file:///none",
+                "schema_uris": [],
+                "source": stream("in", source),
+                "sink": stream("out", sink.clone()),
+                "error_sink": stream("error", sink),
+            },
+            "storage": {"uri": format!("file://{}", folder.display())},
+        });
+        Arc::new(serde_json::from_value(config).expect("a configuration"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_starts_once_on_a_cluster_and_topics_must_exist() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        let folder = std::env::temp_dir().join(format!("weir-startup-{}", uuid::Uuid::new_v4()));
+        let config = config(&cluster.bootstrap_servers(), &folder);
+        for topic in ["in", "out"] {
+            cluster.create_topic(topic, 2, 1).expect("created");
+        }
+        let missing = prepare(&config, String::new()).await.expect_err("no error topic");
+        assert_eq!(missing.code(), 2);
+        assert!(missing.to_string().contains("topic `error` (stream_manager.error_sink)"), "{missing}");
+        cluster.create_topic("error", 1, 1).expect("created");
+        let prepared = prepare(&config, String::new()).await.expect("everything is there");
+        assert_eq!((prepared.parts.plan.splits.len(), prepared.parts.index.partitions_needed()), (24, 1));
+        let second = prepare(&config, String::new()).await.expect_err("the first lives");
+        assert_eq!(second.code(), 3, "{second}");
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+}
