@@ -11,7 +11,6 @@ pub mod runtime;
 pub mod start;
 mod startup;
 pub mod store;
-mod streams;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +35,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// Why it could not start or go on; [`Exit::code`] is the process's exit code.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Exit> {
-    let digest = String::from("todo");
+    let digest = config.digest();
     let config = Arc::new(config);
     let Some(prepared) = shutdown.run_until_cancelled(startup::prepare(&config, digest)).await else {
         return Ok(());

@@ -23,11 +23,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: Config = match load(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => return leave(&Exit::Configuration(error)),
+    let config = match weir_common::config::load(&arguments.config, std::env::vars()) {
+        Ok(loaded) => loaded.config,
+        Err(error) => return leave(&Exit::Configuration(error.to_string())),
     };
-    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
+    if let Err(error) = weir_common::telemetry::init(&config.log) {
+        return leave(&Exit::Configuration(format!("log.level: {error}")));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return leave(&Exit::Failed(error.into())),
@@ -39,11 +41,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => leave(&exit),
     }
-}
-
-fn load(files: &[PathBuf]) -> Result<Config, String> {
-    let text = std::fs::read(&files[0]).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&text).map_err(|e| e.to_string())
 }
 
 async fn run(config: Config) -> Result<(), Exit> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use weir_common::{
     config::{Config, StartingOffsets},
     split::{SplitId, TopicPartition},
+    streams::{self, ResolvedStreams, StreamsError},
 };
 use weir_proto::v1;
 
@@ -14,7 +15,6 @@ use crate::{
     runtime::Parts,
     start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts},
     store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot},
-    streams::{self, ResolvedStreams},
 };
 
 /// A job that is ready to run.
@@ -29,7 +29,10 @@ pub(crate) struct Prepared {
 pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Result<Prepared, Exit> {
     let job_name = &config.stream_manager.job_name;
     let snapshots = Snapshots::new(Arc::new(Objects::open(&config.storage)?), job_name, config.checkpoint.retained);
-    let streams = streams::resolve(config).await.map_err(|error| Exit::Configuration(format!("{error:#}")))?;
+    let streams = streams::resolve(config).await.map_err(|error| match error {
+        StreamsError::Http(_) => Exit::Unreachable(error.to_string()),
+        _ => Exit::Configuration(error.to_string()),
+    })?;
     let kafka = Kafka::new(config)?;
     let partitions = kafka.source_partitions(&streams.source_topics).await?;
     kafka.verify_sink(&streams.sink.topic).await?;
@@ -95,7 +98,7 @@ async fn job_spec(config: &Config, kafka: &Kafka, streams: ResolvedStreams) -> v
 }
 
 fn output_stream(stream: streams::OutputStream, max_message_bytes: u64) -> v1::OutputStream {
-    let field = |(name, path)| v1::KeyField { name, path };
+    let field = |streams::KeyField { name, path }| v1::KeyField { name, path };
     v1::OutputStream {
         stream: stream.stream,
         topic: stream.topic,
@@ -225,7 +228,7 @@ mod tests {
         let config = serde_json::json!({
             "stream_manager": {
                 "job_name": "job",
-                "stream_config_uri": "file:///none",
+                "stream_config_uri": format!("file://{}/streams.json", folder.display()),
                 "schema_uris": [],
                 "source": stream("in", source),
                 "sink": stream("out", sink.clone()),
@@ -240,6 +243,11 @@ mod tests {
     async fn a_job_starts_once_on_a_cluster_and_topics_must_exist() {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         let folder = std::env::temp_dir().join(format!("weir-startup-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).expect("created");
+        let stream = |name: &str| serde_json::json!({"stream": name, "schema_title": "s", "topics": [name]});
+        let streams =
+            serde_json::json!({"streams": {"in": stream("in"), "out": stream("out"), "error": stream("error")}});
+        std::fs::write(folder.join("streams.json"), streams.to_string()).expect("written");
         let config = config(&cluster.bootstrap_servers(), &folder);
         for topic in ["in", "out"] {
             cluster.create_topic(topic, 2, 1).expect("created");

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rdkafka::producer::{BaseProducer, Producer as _};
-use weir_common::ids::SlotId;
+use rdkafka::{
+    config::RDKafkaLogLevel,
+    producer::{BaseProducer, Producer as _},
+};
+use weir_common::{ids::SlotId, kafka as settings};
 
-use super::{Kafka, KafkaProblem, problem, refused, settings};
+use super::{Kafka, KafkaProblem, problem, refused};
 
 /// Initialising waits for the end of a commit that had begun.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,8 +26,11 @@ impl Kafka {
         };
         self.blocking(move |shared| {
             let id = slot.transactional_id(shared.job());
-            let producer: BaseProducer<settings::LogContext> = settings::sink_producer(&shared.config, Some(&id))
-                .create_with_context(settings::LogContext::default())
+            let mut config = settings::sink_producer(&shared.config, Some(&id));
+            // There for the doubt rule, which has nothing to doubt here.
+            config.remove("debug").set_log_level(RDKafkaLogLevel::Info);
+            let producer: BaseProducer<settings::LoggingContext> = config
+                .create_with_context(settings::LoggingContext::new("fence"))
                 .map_err(|error| refused("sink", &error))?;
             let what = format!("fencing {id} at {}", shared.sink_address());
             producer.init_transactions(INIT_TIMEOUT).map_err(|error| problem(&what, &error))

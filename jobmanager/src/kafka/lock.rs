@@ -11,8 +11,9 @@ use std::{
 
 use rdkafka::consumer::Consumer as _;
 use tokio_util::sync::CancellationToken;
+use weir_common::kafka as settings;
 
-use super::{Consumer, Kafka, Shared, consumer, problem, settings};
+use super::{Consumer, Kafka, Shared, consumer, problem};
 
 /// A killed holder's membership ends after it.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
@@ -86,7 +87,7 @@ fn acquire(shared: &Arc<Shared>, topic: &str) -> Result<JobLock, crate::Exit> {
         .set("enable.auto.commit", "false")
         // Nothing is committed in this group, so that no record of the topic is ever fetched.
         .set("auto.offset.reset", "error");
-    let consumer = consumer(&config, "sink")?;
+    let consumer = consumer(&config, "job-lock", "sink")?;
     let what = format!("joining group {group} at {}", shared.sink_address());
     consumer.subscribe(&[topic]).map_err(|error| problem(&what, &error))?;
     let deadline = Instant::now() + PATIENCE;

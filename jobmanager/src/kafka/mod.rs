@@ -8,7 +8,6 @@ mod backend;
 mod fence;
 mod lock;
 mod progress;
-mod settings;
 pub(crate) mod source;
 mod topics;
 
@@ -20,12 +19,12 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::sync::Semaphore;
-use weir_common::config::Config;
+use weir_common::{config::Config, kafka as settings};
 
 pub use self::{backend::KafkaBackend, lock::JobLock, progress::ProgressIndex};
 
 /// It logs through tracing.
-type Consumer = BaseConsumer<settings::LogContext>;
+type Consumer = BaseConsumer<settings::LoggingContext>;
 
 /// Time for metadata, watermarks and plain commits.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -105,8 +104,8 @@ impl Kafka {
     /// librdkafka does not accept the properties.
     pub fn new(config: &Arc<Config>) -> Result<Self, KafkaProblem> {
         let shared = Shared {
-            progress: consumer(&settings::progress_consumer(config), "sink")?,
-            source: consumer(&settings::mirror_consumer(config), "source")?,
+            progress: consumer(&settings::progress_consumer(config), "progress", "sink")?,
+            source: consumer(&settings::mirror_consumer(config), "mirror", "source")?,
             config: Arc::clone(config),
             fences: Semaphore::new(MAX_FENCES),
         };
@@ -126,8 +125,8 @@ impl Kafka {
     }
 }
 
-fn consumer(config: &ClientConfig, section: &str) -> Result<Consumer, KafkaProblem> {
-    config.create_with_context(settings::LogContext::default()).map_err(|error| refused(section, &error))
+fn consumer(config: &ClientConfig, name: &str, section: &str) -> Result<Consumer, KafkaProblem> {
+    config.create_with_context(settings::LoggingContext::new(name)).map_err(|error| refused(section, &error))
 }
 
 fn refused(section: &str, error: &KafkaError) -> KafkaProblem {

@@ -16,11 +16,12 @@ use rdkafka::{
 };
 use weir_common::{
     ids::{CheckpointId, LeaderEpoch, SlotId},
+    kafka as settings,
     progress::entry::{EntryError, ProgressEntry},
     split::{SplitId, SplitsPerPartition},
 };
 
-use super::{Kafka, KafkaProblem, Shared, problem, settings};
+use super::{Kafka, KafkaProblem, Shared, problem};
 use crate::{
     coordinator::event::{SplitState, SplitStates},
     start::JobRecord,

@@ -7,9 +7,9 @@ use rdkafka::{
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
 };
-use weir_common::split::TopicName;
+use weir_common::{kafka as settings, split::TopicName};
 
-use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, problem, refused, settings};
+use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, problem, refused};
 
 /// Kafka's name of the limit.
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -87,8 +87,8 @@ impl Kafka {
                 None => partition_count(&shared.progress, &topic, address)?.is_some(),
                 // A producer that asks for one topic may create it; asking for all does not.
                 Some(config) => {
-                    let client: AdminClient<settings::LogContext> = config
-                        .create_with_context(settings::LogContext::default())
+                    let client: AdminClient<settings::LoggingContext> = config
+                        .create_with_context(settings::LoggingContext::new("error-sink"))
                         .map_err(|error| refused("error_sink", &error))?;
                     let what = format!("asking {address} for topic `{topic}`");
                     let metadata = client.inner().fetch_metadata(None, REQUEST_TIMEOUT);
@@ -178,9 +178,9 @@ impl Kafka {
         .await
     }
 
-    fn admin(&self) -> Result<AdminClient<settings::LogContext>, KafkaProblem> {
+    fn admin(&self) -> Result<AdminClient<settings::LoggingContext>, KafkaProblem> {
         settings::sink_admin(&self.shared.config)
-            .create_with_context(settings::LogContext::default())
+            .create_with_context(settings::LoggingContext::new("admin"))
             .map_err(|error| refused("sink", &error))
     }
 }

@@ -110,6 +110,8 @@ fn open_s3(bucket_and_prefix: &str, s3: &config::S3) -> Result<Objects, StoreErr
              storage.s3.secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         )));
     }
+    // Installs the process's TLS, which the client of `object_store` takes as it finds it.
+    let _ = weir_common::http::builder(None, "weir");
     let endpoint = s3.endpoint.as_deref().unwrap_or_default();
     let client = ClientOptions::new()
         .with_timeout(s3.request_timeout)
