@@ -9,11 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::KafkaError,
+};
 use tokio_util::sync::CancellationToken;
 use weir_common::kafka as settings;
 
-use super::{Consumer, Kafka, Shared, consumer, problem};
+use super::{Kafka, Shared, problem, refused};
 
 /// A killed holder's membership ends after it.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
@@ -27,6 +32,24 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const GROUP_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const DECIDING_PARTITION: i32 = 0;
+
+/// Says what goes wrong with the membership at debug alone: that nothing can be fetched is meant, and what matters shows
+/// in the assignment.
+struct Quiet;
+
+type Member = BaseConsumer<Quiet>;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", client = "job-lock", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", client = "job-lock", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 /// The lock, held. Dropping it leaves the group, so that a successor need not wait.
 #[derive(Debug)]
@@ -79,6 +102,7 @@ fn acquire(shared: &Arc<Shared>, topic: &str) -> Result<JobLock, crate::Exit> {
     }
     let mut config = settings::progress_consumer(&shared.config);
     config
+        .set("client.id", format!("weir-jobmanager-{}", std::process::id()))
         .set("group.id", &group)
         .set("group.protocol", "classic")
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -87,7 +111,7 @@ fn acquire(shared: &Arc<Shared>, topic: &str) -> Result<JobLock, crate::Exit> {
         .set("enable.auto.commit", "false")
         // Nothing is committed in this group, so that no record of the topic is ever fetched.
         .set("auto.offset.reset", "error");
-    let consumer = consumer(&config, "job-lock", "sink")?;
+    let consumer: Member = config.create_with_context(Quiet).map_err(|error| refused("sink", &error))?;
     let what = format!("joining group {group} at {}", shared.sink_address());
     consumer.subscribe(&[topic]).map_err(|error| problem(&what, &error))?;
     let deadline = Instant::now() + PATIENCE;
@@ -119,13 +143,13 @@ fn members(shared: &Shared, group: &str) -> Vec<String> {
     members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect()
 }
 
-fn holds(consumer: &Consumer, topic: &str) -> bool {
+fn holds(consumer: &Member, topic: &str) -> bool {
     let assignment = consumer.assignment();
     assignment.is_ok_and(|list| list.find_partition(topic, DECIDING_PARTITION).is_some())
 }
 
 /// Polls the consumer, as membership needs, until the lock is released or lost.
-fn keep(shared: Arc<Shared>, consumer: Consumer, topic: String, group: String) -> JobLock {
+fn keep(shared: Arc<Shared>, consumer: Member, topic: String, group: String) -> JobLock {
     let (lost, release) = (CancellationToken::new(), CancellationToken::new());
     let (tell_lost, released) = (lost.clone(), release.clone());
     let thread = thread::Builder::new().name("job-lock".to_owned()).spawn(move || {
