@@ -28,3 +28,27 @@ impl From<v1::OutputStream> for OutputStream {
         }
     }
 }
+
+impl From<weir_common::streams::OutputStream> for OutputStream {
+    fn from(stream: weir_common::streams::OutputStream) -> Self {
+        Self {
+            stream: stream.stream,
+            topic: stream.topic,
+            schema_uri: stream.schema_uri,
+            message_key_fields: stream.message_key_fields.into_iter().map(|field| (field.name, field.path)).collect(),
+            max_message_bytes: 0,
+        }
+    }
+}
+
+impl OutputStream {
+    /// The stream with the producer's limit in place of a larger or an unknown one.
+    #[must_use]
+    pub fn limited_to(mut self, producer_bytes: u64) -> Self {
+        self.max_message_bytes = match (self.max_message_bytes, producer_bytes) {
+            (0, limit) | (limit, 0) => limit,
+            (topic, producer) => topic.min(producer),
+        };
+        self
+    }
+}

@@ -3,6 +3,7 @@
 mod batches;
 mod fixtures;
 mod hostile;
+mod job;
 mod stub;
 mod support;
 mod trouble;

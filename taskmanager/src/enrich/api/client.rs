@@ -1,18 +1,15 @@
 //! One request to the API: the right wiki, bounded in time and bytes, every failure classified.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
-    Certificate, Response, StatusCode, Url,
+    Response, StatusCode, Url,
     header::{HOST, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
-use weir_common::config::Enrich;
+use weir_common::{config::Enrich, http::builder};
 
 use super::domain::Domain;
 use crate::enrich::{
@@ -56,11 +53,9 @@ impl Client {
     /// # Errors
     /// A template that is no `http(s)` URL, a CA bundle that cannot be read.
     pub(crate) fn new(config: &Enrich, metrics: Metrics) -> anyhow::Result<Self> {
-        // A second installation is refused by rustls, which is as good: the provider is there.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = Endpoint::parse(&config.mediawiki_api_endpoint_template)?;
-        let mut http = reqwest::Client::builder()
-            .user_agent(&config.user_agent)
+        let ca_bundle = config.ssl_ca_bundle_path.as_deref().filter(|_| endpoint.is_https());
+        let mut http = builder(ca_bundle, &config.user_agent)?
             .timeout(config.request_timeout)
             .redirect(Policy::none())
             .pool_idle_timeout(IDLE_CONNECTION_TIME)
@@ -68,13 +63,6 @@ impl Client {
         if matches!(endpoint, Endpoint::Shared(_)) {
             // HTTP/2 takes the wiki from `:authority`, which is the endpoint's; only HTTP/1 follows the `Host` header.
             http = http.http1_only();
-        }
-        if let Some(path) = config.ssl_ca_bundle_path.as_ref().filter(|_| endpoint.is_https()) {
-            let pem =
-                fs::read(path).with_context(|| format!("enrich.ssl_ca_bundle_path: cannot read {}", path.display()))?;
-            let bundle = Certificate::from_pem_bundle(&pem)
-                .with_context(|| format!("enrich.ssl_ca_bundle_path: {} is no PEM bundle", path.display()))?;
-            http = http.tls_certs_merge(bundle);
         }
         let http = http.build().context("cannot set up the HTTP client of the API")?;
         Ok(Self { http, endpoint, maxlag: config.maxlag.to_string(), metrics })
