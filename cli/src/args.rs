@@ -6,7 +6,10 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use weir_common::config::{duration, size::ByteSize};
 
-use crate::{exit, output, stub_wiki};
+use crate::{
+    admin::{self, Connection},
+    exit, output, stub_wiki,
+};
 
 /// Operates Weir: Kafka in, enriched over HTTP, Kafka out.
 #[derive(Debug, Parser)]
@@ -20,6 +23,21 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the job at a glance
+    Status(Connection),
+    /// List taskmanagers
+    Taskmanagers(Connection),
+    /// List splits: who has them, how far they are
+    Splits(Connection),
+    /// List the newest checkpoints and savepoints
+    Checkpoints(admin::CheckpointsArgs),
+    /// Take, list, show and delete savepoints
+    #[command(subcommand)]
+    Savepoint(admin::SavepointCommand),
+    /// End the job
+    Stop(admin::StopArgs),
+    /// Move the job to a savepoint
+    Restore(admin::RestoreArgs),
     /// Serve a stub of MediaWiki's Action API, for load, benchmarks and tests
     StubWiki(stub_wiki::Args),
     /// Print completions for a shell

@@ -1,5 +1,6 @@
 //! The operator's command `weir`: admin calls, configuration check, one event by hand, the stub wiki, the demo.
 
+pub mod admin;
 pub mod args;
 pub mod exit;
 pub mod output;
@@ -14,8 +15,16 @@ use exit::Outcome;
 /// # Errors
 /// What the operator has to be told, with the exit code.
 pub async fn run(cli: args::Cli) -> Outcome {
+    use args::Command;
     match cli.command {
-        args::Command::StubWiki(args) => stub_wiki::run(args).await,
-        args::Command::Completions { shell } => args::completions(shell),
+        Command::Status(connection) => admin::status(&connection).await,
+        Command::Taskmanagers(connection) => admin::taskmanagers(&connection).await,
+        Command::Splits(connection) => admin::splits(&connection).await,
+        Command::Checkpoints(args) => admin::checkpoints(&args).await,
+        Command::Savepoint(command) => admin::savepoint(command).await,
+        Command::Stop(args) => admin::stop(args).await,
+        Command::Restore(args) => admin::restore(args).await,
+        Command::StubWiki(args) => stub_wiki::run(args).await,
+        Command::Completions { shell } => args::completions(shell),
     }
 }
