@@ -8,7 +8,7 @@ use weir_common::config::{duration, size::ByteSize};
 
 use crate::{
     admin::{self, Connection},
-    exit, output, stub_wiki,
+    config_check, demo, enrich, exit, output, stub_wiki,
 };
 
 /// Operates Weir: Kafka in, enriched over HTTP, Kafka out.
@@ -38,6 +38,13 @@ pub enum Command {
     Stop(admin::StopArgs),
     /// Move the job to a savepoint
     Restore(admin::RestoreArgs),
+    /// Check configuration files, without network
+    #[command(subcommand)]
+    Config(config_check::ConfigCommand),
+    /// Enrich one event by hand, without Kafka
+    Enrich(enrich::Args),
+    /// Run everything on this machine, with sample events, and check what comes out
+    Demo(demo::Args),
     /// Serve a stub of MediaWiki's Action API, for load, benchmarks and tests
     StubWiki(stub_wiki::Args),
     /// Print completions for a shell

@@ -2,6 +2,9 @@
 
 pub mod admin;
 pub mod args;
+pub mod config_check;
+pub mod demo;
+pub mod enrich;
 pub mod exit;
 pub mod output;
 mod shutdown;
@@ -24,6 +27,9 @@ pub async fn run(cli: args::Cli) -> Outcome {
         Command::Savepoint(command) => admin::savepoint(command).await,
         Command::Stop(args) => admin::stop(args).await,
         Command::Restore(args) => admin::restore(args).await,
+        Command::Config(command) => config_check::run(command),
+        Command::Enrich(args) => enrich::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::StubWiki(args) => stub_wiki::run(args).await,
         Command::Completions { shell } => args::completions(shell),
     }

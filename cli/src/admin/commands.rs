@@ -24,6 +24,7 @@ pub struct CheckpointsArgs {
     /// Newest ones to show
     #[arg(long, default_value_t = 10, value_name = "COUNT")]
     pub limit: u32,
+    /// Whom to ask, and how to print
     #[command(flatten)]
     connection: Connection,
 }
@@ -36,11 +37,13 @@ pub enum SavepointCommand {
         /// Becomes part of its name: letters, digits, `-`, `_`
         #[arg(long, default_value = "")]
         label: String,
+        /// Whom to ask, and how to print
         #[command(flatten)]
         connection: Connection,
     },
     /// List savepoints, newest first
     List {
+        /// Whom to ask, and how to print
         #[command(flatten)]
         connection: Connection,
     },
@@ -48,6 +51,7 @@ pub enum SavepointCommand {
     Show {
         /// Its location as listed, or its id
         savepoint: String,
+        /// Whom to ask, and how to print
         #[command(flatten)]
         connection: Connection,
     },
@@ -55,6 +59,7 @@ pub enum SavepointCommand {
     Dispose {
         /// Its location as listed, or its id
         savepoint: String,
+        /// Whom to ask, and how to print
         #[command(flatten)]
         connection: Connection,
     },
@@ -69,6 +74,7 @@ pub struct StopArgs {
     /// Becomes part of the savepoint's name: letters, digits, `-`, `_`
     #[arg(long, default_value = "")]
     pub label: String,
+    /// Whom to ask, and how to print
     #[command(flatten)]
     connection: Connection,
 }
@@ -81,6 +87,7 @@ pub struct RestoreArgs {
     /// Go back although output beyond the savepoint exists: those records are written once more
     #[arg(long)]
     pub allow_replay: bool,
+    /// Whom to ask, and how to print
     #[command(flatten)]
     connection: Connection,
 }
