@@ -171,6 +171,8 @@ fn producer(client: &mut ClientConfig, config: &Config) {
     client.set("enable.idempotence", "true").set("acks", "all").set("message.max.bytes", message_bytes.to_string());
     default(client, "compression.codec", "lz4");
     default(client, "linger.ms", 5);
+    // The Java client's, so that a page's events stay in the partition where other producers put them.
+    default(client, "partitioner", "murmur2_random");
     // Just after a commit the broker answers CONCURRENT_TRANSACTIONS; the default of 100 ms is what a cut would take.
     default(client, "retry.backoff.ms", 10);
     default(client, "message.timeout.ms", default_message_timeout(config.transaction.timeout).as_millis());
