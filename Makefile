@@ -6,8 +6,9 @@ SHELL := /bin/bash
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 DEMO ?=
 CASE ?=
-SEEDS ?= 200
-FIRST_SEED ?= 1
+SEEDS ?= 1000
+FIRST_SEED ?= 0
+EVENTS ?= 20000
 
 .PHONY: help
 help: ## List the targets
@@ -39,10 +40,14 @@ e2e: ## End to end on Kafka, Ceph RGW and MediaWiki (CASE=name: that one)
 	@tests/run.sh e2e $(CASE)
 
 .PHONY: sim
-sim: ## Seeded simulation of coordinator and taskmanagers (SEEDS=200 FIRST_SEED=1)
+sim: ## Seeded simulation of coordinator and taskmanagers (SEEDS=1000 FIRST_SEED=0)
 	@tests/env/deps.sh build
 	WEIR_SIM_SEEDS=$(SEEDS) WEIR_SIM_FIRST_SEED=$(FIRST_SEED) \
-		cargo test --locked -p weir-jobmanager --test simulation -- --nocapture
+		cargo test --locked --workspace --test simulation -- --nocapture
+
+.PHONY: bench
+bench: ## Events/s, CPU, memory and fail-over on real Kafka and RGW (EVENTS=20000 PROFILE=release)
+	@tests/bench/first_figures.sh $(EVENTS)
 
 .PHONY: verify
 verify: ## Check format, lints, dependencies and chart; writes nothing
