@@ -6,7 +6,6 @@
 //! ```
 
 pub mod budget;
-mod clients;
 pub mod enrich;
 mod host;
 pub mod job;
@@ -87,8 +86,4 @@ pub async fn run_with(config: Config, factory: EnricherFactory, shutdown: Cancel
     let budget = Budget::new(bytes, config.taskmanager.max_in_flight);
     info!(budget = %bytes, max_in_flight = config.taskmanager.max_in_flight, "memory");
     Ok(Taskmanager::new(Arc::new(config), factory, metrics, budget).run(shutdown).await)
-}
-
-fn config_digest(_config: &Config) -> String {
-    String::new()
 }

@@ -369,7 +369,7 @@ impl Taskmanager {
             host: crate::host::name(),
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_digest: crate::config_digest(&self.config),
+            config_digest: self.config.digest(),
             held: self.session.held().map(wire::held),
         }
     }

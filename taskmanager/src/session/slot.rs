@@ -7,12 +7,12 @@ use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use weir_common::{
     config::Config,
     ids::{CheckpointId, SlotId},
+    kafka,
     split::SplitId,
 };
 
 use crate::{
     budget::Budget,
-    clients,
     enrich::Enricher,
     job::JobSpec,
     metrics::Metrics,
@@ -72,7 +72,8 @@ impl Slot {
         Sink::new(writer, Arc::clone(&inbox), lease, interval, events).spawn().context("the sink's thread")?;
         let runtime = Handle::current();
         let pipeline = Pipeline::new(enricher, budget, Arc::clone(&inbox), runtime.clone());
-        let readers = Readers::new(clients::source(&config), job.splits_per_partition, pipeline, metrics, runtime);
+        let readers =
+            Readers::new(kafka::source_consumer(&config), job.splits_per_partition, pipeline, metrics, runtime);
         Ok(Self { config, inbox, readers, cells: BTreeMap::new() })
     }
 

@@ -18,6 +18,7 @@ use rdkafka::{
 use weir_common::{
     config::{Config, DeliveryGuarantee},
     ids::SlotId,
+    kafka::{self, LoggingContext},
     progress::entry::ProgressEntry,
     split::SplitId,
 };
@@ -27,7 +28,6 @@ use super::{
     output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
 };
 use crate::{
-    clients::{self, LogContext},
     job::JobSpec,
     record::{Destination, OutputRecord, SourceRecord, headers},
 };
@@ -58,7 +58,7 @@ pub(crate) struct KafkaOutput {
     /// For error events on another cluster: acknowledged before the transaction commits.
     errors_elsewhere: Option<Client>,
     /// Exactly-once: reads progress and names its group.
-    progress: Option<BaseConsumer<LogContext>>,
+    progress: Option<BaseConsumer<LoggingContext>>,
 }
 
 impl KafkaOutput {
@@ -69,12 +69,15 @@ impl KafkaOutput {
     pub(crate) fn new(config: &Config, job: Arc<JobSpec>, slot: SlotId) -> KafkaResult<Self> {
         let exactly_once = job.delivery_guarantee == DeliveryGuarantee::ExactlyOnce;
         let transactional_id = exactly_once.then(|| slot.transactional_id(&job.job_name));
-        let errors_elsewhere = clients::error_sink(config).map(|client| create(&client)).transpose()?;
+        let errors_elsewhere = kafka::error_producer(config).map(|client| create(&client, "error-sink")).transpose()?;
         let progress = exactly_once
-            .then(|| clients::progress(config).create_with_context::<_, BaseConsumer<_>>(LogContext::default()))
+            .then(|| {
+                kafka::progress_consumer(config)
+                    .create_with_context::<_, BaseConsumer<_>>(LoggingContext::new("progress"))
+            })
             .transpose()?;
         Ok(Self {
-            producer_config: clients::sink(config, transactional_id.as_deref()),
+            producer_config: kafka::sink_producer(config, transactional_id.as_deref()),
             producer: None,
             errors_elsewhere,
             progress,
@@ -102,7 +105,8 @@ impl KafkaOutput {
 impl Output for KafkaOutput {
     fn open(&mut self) -> Result<(), Failure> {
         discard(self.producer.take());
-        let producer = create(&self.producer_config).map_err(|error| failure("the producer cannot be made", error))?;
+        let producer =
+            create(&self.producer_config, "sink").map_err(|error| failure("the producer cannot be made", error))?;
         if self.is_exactly_once() {
             producer.init_transactions(INIT_TIMEOUT).map_err(|error| failure("init_transactions failed", error))?;
         }
@@ -230,8 +234,9 @@ fn discard<T: Send + 'static>(client: Option<T>) {
     }
 }
 
-fn create(config: &ClientConfig) -> KafkaResult<Client> {
-    config.create_with_context(SinkContext::default())
+fn create(config: &ClientConfig, name: &str) -> KafkaResult<Client> {
+    let log = LoggingContext::new(name);
+    config.create_with_context(SinkContext { doubt: DoubtFlag::default(), deliveries: Deliveries::default(), log })
 }
 
 /// Offsets of as many entries as one request may carry.
@@ -288,11 +293,10 @@ fn is_about_content(code: Code) -> bool {
 }
 
 /// Callbacks of one producer.
-#[derive(Default)]
 struct SinkContext {
     doubt: DoubtFlag,
     deliveries: Deliveries,
-    log: LogContext,
+    log: LoggingContext,
 }
 
 impl ClientContext for SinkContext {

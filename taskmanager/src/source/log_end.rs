@@ -11,8 +11,9 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
 };
 use tracing::debug;
+use weir_common::kafka::LoggingContext;
 
-use crate::{clients::LogContext, pipeline::cell::SplitCell};
+use crate::pipeline::cell::SplitCell;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -42,7 +43,9 @@ impl LogEnds {
 fn watch(mut client: ClientConfig, watched: &Weak<Watched>) {
     // Without a group there is nothing to leave when it is dropped.
     client.remove("group.id");
-    let Ok(consumer) = client.create_with_context::<_, BaseConsumer<_>>(LogContext::default()) else { return };
+    let Ok(consumer) = client.create_with_context::<_, BaseConsumer<_>>(LoggingContext::new("log-ends")) else {
+        return;
+    };
     while let Some(watched) = watched.upgrade() {
         let cells: Vec<Arc<SplitCell>> = {
             let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);

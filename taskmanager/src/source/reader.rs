@@ -18,10 +18,10 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 use tracing::{debug, error, info, warn};
-use weir_common::split::TopicPartition;
+use weir_common::{kafka::LoggingContext, split::TopicPartition};
 
 use super::{Shared, Wanted};
-use crate::{clients::LogContext, pipeline::cell::SplitCell, record::SourceRecord};
+use crate::{pipeline::cell::SplitCell, record::SourceRecord};
 
 /// How long a poll waits: also how soon a change of splits is seen.
 const POLL: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ enum ReadError {
 pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wanted>) -> anyhow::Result<()> {
     let mut client = shared.client.clone();
     client.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<LogContext> = client.create_with_context(LogContext::default())?;
+    let consumer: BaseConsumer<LoggingContext> = client.create_with_context(LoggingContext::new("source"))?;
     let name = format!("weir-read-{}", partition.partition);
     thread::Builder::new().name(name).spawn(move || {
         let mut reader = Reader {
@@ -77,7 +77,7 @@ struct Reader {
     shared: Shared,
     partition: TopicPartition,
     wanted: Arc<Wanted>,
-    consumer: BaseConsumer<LogContext>,
+    consumer: BaseConsumer<LoggingContext>,
     splits: BTreeMap<u32, Arc<SplitCell>>,
     /// The next offset to come; `None` before the first assignment.
     position: Option<i64>,

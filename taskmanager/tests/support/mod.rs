@@ -1,5 +1,8 @@
 //! A jobmanager that does as the test says, and the Kafka around a taskmanager.
 
+// Each test program uses its part of it.
+#![allow(dead_code)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -175,6 +178,9 @@ impl World {
         cluster: Option<MockCluster<'static, DefaultProducerContext>>,
         transaction: serde_json::Value,
     ) -> Self {
+        // `WEIR_LOG=debug` and `--nocapture` show what goes on.
+        let log = weir_common::config::Log { level: "warn".to_owned(), ..weir_common::config::Log::default() };
+        weir_common::telemetry::init(&log).expect("a filter");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (sender, peers) = mpsc::channel(4);
