@@ -17,7 +17,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
-{{/* A pod of one component; what differs is passed: component, command, environment, ports, grace period. */}}
+{{/* A pod of one component; what differs is passed: component, settings, ports, health port, scratch folders. */}}
 {{- define "weir.pod" -}}
 {{- $values := .root.Values -}}
 metadata:
@@ -58,12 +58,15 @@ spec:
         - /etc/weir/{{ $name }}
         {{- end }}
       env:
+        # The same for both programs, used by one or not: status tells taskmanagers whose configuration differs.
         - {name: WEIR__JOBMANAGER__ADDRESS, value: "{{ include "weir.name" .root }}-jobmanager:6123"}
+        - {name: WEIR__JOBMANAGER__BIND, value: "0.0.0.0:6123"}
+        - {name: WEIR__JOBMANAGER__HTTP_BIND, value: "0.0.0.0:8081"}
+        - {name: WEIR__JOBMANAGER__METRICS_BIND, value: "0.0.0.0:9999"}
+        - {name: WEIR__TASKMANAGER__METRICS_BIND, value: "0.0.0.0:9999"}
+        - {name: WEIR__TASKMANAGER__DRAIN_TIMEOUT, value: "{{ $values.taskmanager.drain_timeout }} s"}
         - {name: WEIR__LOG__FORMAT, value: {{ $values.log.format | quote }}}
         - {name: WEIR__LOG__LEVEL, value: {{ $values.log.level | quote }}}
-        {{- range $name, $value := .environment }}
-        - {name: {{ $name }}, value: {{ $value | quote }}}
-        {{- end }}
         {{- range $name, $value := $values.config.public }}
         - {name: {{ $name }}, value: {{ $value | quote }}}
         {{- end }}
