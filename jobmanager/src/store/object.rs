@@ -78,6 +78,11 @@ impl Objects {
             Error::NotFound { .. } => StoreError::NotFound(what),
             Error::AlreadyExists { .. } => StoreError::Exists(what),
             Error::Precondition { .. } | Error::NotModified { .. } => StoreError::Changed(what),
+            // The crate hides the status of a list that failed; its text has it.
+            _ if cause.contains("NoSuchBucket") => StoreError::NotFound(what),
+            _ if ["403 Forbidden", "401 Unauthorized"].iter().any(|status| cause.contains(status)) => {
+                StoreError::Denied(what)
+            }
             _ => StoreError::Unreachable(what),
         }
     }
