@@ -89,6 +89,20 @@ impl KafkaOutput {
         self.job.delivery_guarantee == DeliveryGuarantee::ExactlyOnce
     }
 
+    /// Whether the broker has refused this producer for good in favour of another instance.
+    fn fenced(&self) -> Option<String> {
+        let (code, reason) = self.producer.as_ref()?.client().fatal_error()?;
+        is_about_fencing(code).then_some(reason)
+    }
+
+    /// A step with the producer did not succeed.
+    fn failure(&self, what: &str, error: KafkaError) -> Failure {
+        match self.fenced() {
+            Some(reason) => Failure::Fenced(format!("{what}: {reason}")),
+            None => failure(what, error),
+        }
+    }
+
     fn producer(&self) -> Result<&Client, Failure> {
         self.producer.as_ref().ok_or_else(|| Failure::Doubt(Doubt::FailedCall("there is no producer".to_owned())))
     }
@@ -116,7 +130,7 @@ impl Output for KafkaOutput {
 
     fn begin(&mut self) -> Result<(), Failure> {
         if self.is_exactly_once() {
-            self.producer()?.begin_transaction().map_err(|error| failure("begin_transaction failed", error))?;
+            self.producer()?.begin_transaction().map_err(|error| self.failure("begin_transaction failed", error))?;
         }
         Ok(())
     }
@@ -138,14 +152,22 @@ impl Output for KafkaOutput {
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if Instant::now() < deadline => deliveries.wait_for_one(),
                 Some(code) if is_about_content(code) => return Err(Refusal::Record(error.to_string())),
-                _ => return Err(Refusal::Producer(failure("a record was refused by the producer", error))),
+                _ => return Err(Refusal::Producer(self.failure("a record was refused by the producer", error))),
             }
         }
     }
 
     fn settle(&mut self) -> Vec<Undelivered> {
         let clients = [self.producer.as_ref(), self.errors_elsewhere.as_ref()];
-        clients.into_iter().flatten().flat_map(|client| client.context().deliveries.settle()).collect()
+        let mut failed: Vec<_> =
+            clients.into_iter().flatten().flat_map(|client| client.context().deliveries.settle()).collect();
+        // A fenced producer purges what it has: its records fail for that, and only the client knows why.
+        if let (false, Some(reason)) = (failed.is_empty(), self.fenced()) {
+            for undelivered in &mut failed {
+                (undelivered.cause, undelivered.reason) = (Cause::Fenced, reason.clone());
+            }
+        }
+        failed
     }
 
     fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure> {
@@ -165,7 +187,7 @@ impl Output for KafkaOutput {
             }
             producer
                 .send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT)
-                .map_err(|error| failure("send_offsets_to_transaction failed", error))?;
+                .map_err(|error| self.failure("send_offsets_to_transaction failed", error))?;
         }
         Ok(())
     }
@@ -175,7 +197,7 @@ impl Output for KafkaOutput {
             // -1: a shorter time could leave client and broker of different minds.
             self.producer()?
                 .commit_transaction(Timeout::Never)
-                .map_err(|error| failure("commit_transaction failed", error))?;
+                .map_err(|error| self.failure("commit_transaction failed", error))?;
         }
         Ok(())
     }

@@ -12,8 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
+    ClientContext, Message as _, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::BorrowedMessage,
 };
@@ -50,7 +51,8 @@ enum ReadError {
 pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wanted>) -> anyhow::Result<()> {
     let mut client = shared.client.clone();
     client.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<LoggingContext> = client.create_with_context(LoggingContext::new("source"))?;
+    let consumer: BaseConsumer<ReaderContext> =
+        client.create_with_context(ReaderContext(LoggingContext::new("source")))?;
     let name = format!("weir-read-{}", partition.partition);
     thread::Builder::new().name(name).spawn(move || {
         let mut reader = Reader {
@@ -73,11 +75,28 @@ pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wante
     Ok(())
 }
 
+/// The end of a partition is reported like an error, and is none.
+struct ReaderContext(LoggingContext);
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(Code::PartitionEOF) {
+            self.0.error(error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
 struct Reader {
     shared: Shared,
     partition: TopicPartition,
     wanted: Arc<Wanted>,
-    consumer: BaseConsumer<LoggingContext>,
+    consumer: BaseConsumer<ReaderContext>,
     splits: BTreeMap<u32, Arc<SplitCell>>,
     /// The next offset to come; `None` before the first assignment.
     position: Option<i64>,

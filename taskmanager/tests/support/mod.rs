@@ -71,6 +71,8 @@ pub(crate) struct Peer {
     say: mpsc::Sender<Result<v1::JobManagerMessage, Status>>,
     pub(crate) hear: Streaming<v1::TaskManagerMessage>,
     pub(crate) epoch: u64,
+    /// The grant that heartbeats renew, 0 for none.
+    pub(crate) granted: u64,
 }
 
 impl Peer {
@@ -84,8 +86,8 @@ impl Peer {
         loop {
             let message = timeout(PATIENCE, self.hear.message()).await.expect("something is said in time");
             match message.expect("the stream is whole").expect("the stream is open").kind.expect("known") {
-                Hear::Heartbeat(heartbeat) => {
-                    let ack = v1::HeartbeatAck { grant_id: heartbeat.grant_id, grant_ttl_ms: 60_000 };
+                Hear::Heartbeat(_) => {
+                    let ack = v1::HeartbeatAck { grant_id: self.granted, grant_ttl_ms: 60_000 };
                     self.say(Say::HeartbeatAck(ack)).await;
                 }
                 kind => return kind,
@@ -93,7 +95,8 @@ impl Peer {
         }
     }
 
-    pub(crate) async fn grant(&self, slot: u32, grant_id: u64, grant_ttl_ms: u64) {
+    pub(crate) async fn grant(&mut self, slot: u32, grant_id: u64, grant_ttl_ms: u64) {
+        self.granted = grant_id;
         let transactional_id = String::new();
         self.say(Say::Grant(v1::Grant { slot, transactional_id, grant_id, grant_ttl_ms })).await;
     }
@@ -140,7 +143,7 @@ impl TaskManagerService for Service {
         request: Request<Streaming<v1::TaskManagerMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let (say, receiver) = mpsc::channel(64);
-        let peer = Peer { say, hear: request.into_inner(), epoch: 3 };
+        let peer = Peer { say, hear: request.into_inner(), epoch: 3, granted: 1 };
         self.0.send(peer).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
