@@ -230,3 +230,7 @@ fn refs(node: &Value) -> Vec<String> {
     }
     found
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;

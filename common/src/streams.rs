@@ -239,3 +239,7 @@ impl<'de> Deserialize<'de> for KeyFields {
         deserializer.deserialize_any(InOrder)
     }
 }
+
+#[cfg(test)]
+#[path = "streams_tests.rs"]
+mod tests;

@@ -41,7 +41,7 @@ impl Config {
         let mut hash = Sha256::new();
         for (path, value) in leaves(self) {
             let key = path.join(".");
-            if value != STARS && !NOT_THE_JOB.contains(&key.as_str()) {
+            if !is_secret(&key) && !NOT_THE_JOB.contains(&key.as_str()) {
                 hash.update(format!("{key}={value}\n"));
             }
         }

@@ -1,11 +1,16 @@
 //! Loads the configuration: files, then the environment; everything that is wrong is said at once.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
-use super::{Config, EffectiveValue};
+use serde_path_to_error::Segment;
+
+use super::{
+    Config, EffectiveValue,
+    checks::{self, Contradiction},
+    reader::{Leaf, Reader},
+    template,
+};
+use crate::kafka::is_secret;
 
 /// The effective configuration and where it comes from.
 #[derive(Clone, Debug)]
@@ -105,36 +110,120 @@ impl std::error::Error for ConfigError {}
 /// # Errors
 /// Everything that is wrong, with key, place and remedy.
 pub fn load(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigError> {
-    let _ = env;
-    let mut tree = serde_json::Value::Object(serde_json::Map::new());
+    let mut reader = Reader::default();
     for file in files {
-        merge(&mut tree, read(file)?);
+        reader.file(file);
     }
-    let config: Config = serde_path_to_error::deserialize(tree).map_err(|error| one(error.to_string()))?;
-    Ok(Loaded { config, effective: Vec::new(), ignored: Vec::new() })
+    reader.environment(env);
+    if files.is_empty() && reader.leaves.is_empty() {
+        let what = "there is no configuration".to_owned();
+        let remedy = "give `--config FILE`, several times if need be".to_owned();
+        let problem = Problem { key: String::new(), origins: Vec::new(), what, remedy };
+        return Err(ConfigError { problems: vec![problem] });
+    }
+    let mut repaired = BTreeSet::new();
+    missing(&mut reader, &mut repaired);
+    let config = typed(&mut reader, &mut repaired);
+    if let Some(config) = &config {
+        contradictions(&mut reader, config, &repaired);
+    }
+    match config {
+        Some(config) if reader.problems.is_empty() => {
+            let effective = effective(&config, &reader);
+            Ok(Loaded { config, effective, ignored: reader.ignored })
+        }
+        _ => Err(ConfigError { problems: reader.problems }),
+    }
 }
 
-fn read(path: &Path) -> Result<serde_json::Value, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| one(format!("{}: {error}", path.display())))?;
-    let mut tree = crate::yaml::to_json(&text)
-        .map_err(|error| one(format!("{}:{}: {}", path.display(), error.line, error.what)))?;
-    if let Some(object) = tree.as_object_mut() {
-        object.remove("log_config");
-    }
-    Ok(tree)
-}
-
-fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
-    match (into, from) {
-        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(serde_json::Value::Null), value);
+/// Keys without default that nobody set. A stand-in takes their place, so that the rest can be checked.
+fn missing(reader: &mut Reader, repaired: &mut BTreeSet<String>) {
+    for (key, remedy) in template::REQUIRED {
+        if reader.origin(key).is_none() {
+            stand_in(reader, key);
+            repaired.insert(key.to_owned());
+            // What could not be read is said once, not once more by every key that it should have had.
+            if !reader.incomplete {
+                let (key, what, remedy) = (key.to_owned(), "is missing".to_owned(), remedy.to_owned());
+                reader.problems.push(Problem { key, origins: Vec::new(), what, remedy });
             }
         }
-        (into, from) => *into = from,
     }
 }
 
-fn one(what: String) -> ConfigError {
-    ConfigError { problems: vec![Problem { key: String::new(), origins: Vec::new(), what, remedy: String::new() }] }
+/// Reads values as what they should be. One that is not gives way to its default, so that the next one is found.
+fn typed(reader: &mut Reader, repaired: &mut BTreeSet<String>) -> Option<Config> {
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, Config>(reader.tree()) {
+            Ok(config) => return Some(config),
+            Err(error) => error,
+        };
+        let path: Vec<&str> = error
+            .path()
+            .iter()
+            .map_while(|segment| match segment {
+                Segment::Map { key } => Some(key.as_str()),
+                _ => None,
+            })
+            .collect();
+        let found = reader.leaves.keys().find(|key| key.iter().map(String::as_str).eq(path.iter().copied())).cloned();
+        let Some(leaf) = found.as_ref().and_then(|key| reader.leaves.remove(key)) else {
+            let (key, what) = (path.join("."), error.inner().to_string());
+            let remedy = "correct this section".to_owned();
+            reader.problems.push(Problem { key, origins: Vec::new(), what, remedy });
+            return None;
+        };
+        let key = found.unwrap_or_default().join(".");
+        reader.problems.push(mistyped(&key, leaf, &error.inner().to_string()));
+        if template::REQUIRED.iter().any(|(required, _)| *required == key) {
+            stand_in(reader, &key);
+        }
+        repaired.insert(key);
+    }
 }
+
+fn stand_in(reader: &mut Reader, key: &str) {
+    if let Some(value) = template::at(key) {
+        let leaf = Leaf { value: value.clone(), origin: Origin::Default };
+        reader.leaves.insert(key.split('.').map(str::to_owned).collect(), leaf);
+    }
+}
+
+fn mistyped(key: &str, leaf: Leaf, why: &str) -> Problem {
+    let by_type = match template::at(key) {
+        Some(serde_json::Value::Number(_)) => "write a whole number",
+        Some(serde_json::Value::Bool(_)) => "write true or false",
+        Some(serde_json::Value::Array(_)) => "write a list of texts: `[a, b]`",
+        _ => "correct it; a text that looks like something else needs quotes",
+    };
+    let (what, remedy) = why.rsplit_once("; ").unwrap_or((why, by_type));
+    // The parser quotes what it found.
+    let what = if is_secret(key) { "is not a text" } else { what };
+    Problem { key: key.to_owned(), origins: vec![leaf.origin], what: what.to_owned(), remedy: remedy.to_owned() }
+}
+
+fn contradictions(reader: &mut Reader, config: &Config, repaired: &BTreeSet<String>) {
+    for Contradiction { keys, what, remedy } in checks::contradictions(config) {
+        if keys.iter().any(|key| repaired.contains(key)) {
+            continue;
+        }
+        let mut origins: Vec<Origin> = keys.iter().filter_map(|key| reader.origin(key).cloned()).collect();
+        origins.dedup();
+        reader.problems.push(Problem { key: keys.into_iter().next().unwrap_or_default(), origins, what, remedy });
+    }
+}
+
+fn effective(config: &Config, reader: &Reader) -> Vec<EffectiveValue> {
+    super::effective::leaves(config)
+        .into_iter()
+        .map(|(key, value)| EffectiveValue {
+            origin: reader.leaves.get(&key).map_or(Origin::Default, |leaf| leaf.origin.clone()),
+            key: key.join("."),
+            value,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

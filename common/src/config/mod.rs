@@ -3,11 +3,15 @@
 //! `stream_manager` and `enrich` are production's sections; everything else is Weir's. Dotted keys
 //! (`checkpoint.interval: 30 s`) and nested ones mean the same.
 
+mod budget;
+mod checks;
 pub mod duration;
 mod effective;
 mod load;
 mod nearest;
+mod reader;
 pub mod size;
+mod template;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -16,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::nearest::nearest;
 use self::size::ByteSize;
 pub use self::{
+    budget::RetryBudget,
     effective::EffectiveValue,
     load::{ConfigError, Ignored, Loaded, Origin, Problem, load},
 };

@@ -204,3 +204,7 @@ fn default(client: &mut ClientConfig, name: &str, value: impl ToString) {
 pub fn exactly_once(config: &Config) -> bool {
     config.stream_manager.sink.options.delivery_guarantee == DeliveryGuarantee::ExactlyOnce
 }
+
+#[cfg(test)]
+#[path = "mod_tests.rs"]
+mod tests;
