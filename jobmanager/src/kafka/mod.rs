@@ -152,7 +152,7 @@ fn problem(what: &str, error: &KafkaError) -> KafkaProblem {
             | RDKafkaErrorCode::NotCoordinator
             | RDKafkaErrorCode::CoordinatorNotAvailable
             | RDKafkaErrorCode::CoordinatorLoadInProgress,
-        ) => KafkaProblem::Unreachable(text),
+        ) => KafkaProblem::Unreachable(format!("{text}; check that it runs, and its bootstrap_servers")),
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed

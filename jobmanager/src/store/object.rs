@@ -70,8 +70,7 @@ impl Objects {
 
     fn error(&self, doing: &str, key: &str, error: &Error) -> StoreError {
         let (address, location) = (&self.address, self.location(key));
-        // The crate's own text ends with the answer's body, XML over many lines.
-        let cause = one_line(&error.to_string());
+        let cause = brief(&error.to_string());
         let what = format!("storage at {address}: {doing} {location}: {cause}");
         match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreError::Denied(what),
@@ -88,10 +87,14 @@ impl Objects {
     }
 }
 
-fn one_line(text: &str) -> String {
+/// The crate's text on one line, with no more than the code of the XML that it ends with.
+fn brief(text: &str) -> String {
     const MAX_CHARS: usize = 500;
     let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").chars().take(MAX_CHARS).collect()
+    let line = words.join(" ");
+    let (words, xml) = line.split_once("<?xml").unwrap_or((&line, ""));
+    let code = xml.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or("", |(code, _)| code);
+    format!("{words}{code}").trim_end_matches([':', ' ']).chars().take(MAX_CHARS).collect()
 }
 
 fn open_folder(folder: &str) -> Result<Objects, StoreError> {
@@ -143,7 +146,7 @@ fn open_s3(bucket_and_prefix: &str, s3: &config::S3) -> Result<Objects, StoreErr
     }
     let store = builder
         .build()
-        .map_err(|error| StoreError::Configuration(format!("storage: {}", one_line(&error.to_string()))))?;
+        .map_err(|error| StoreError::Configuration(format!("storage: {}", brief(&error.to_string()))))?;
     let address = match endpoint {
         "" => format!("s3://{bucket_and_prefix} ({})", s3.region),
         _ => format!("s3://{bucket_and_prefix} at {endpoint}"),
@@ -177,11 +180,20 @@ impl Storage for Objects {
 
     async fn put(&self, key: &str, content: Bytes, put: Put) -> Result<(), StoreError> {
         let path = self.path(key);
-        let mode = match put {
-            Put::New => PutMode::Create,
-            Put::Over(Version { e_tag, version }) => PutMode::Update(UpdateVersion { e_tag, version }),
+        let write = |mode| self.store.put_opts(&path, content.clone().into(), PutOptions::from(mode));
+        let conditional = match put {
+            Put::New => write(PutMode::Create).await,
+            Put::Over(Version { e_tag, version }) => {
+                let over = |e_tag| PutMode::Update(UpdateVersion { e_tag, version: version.clone() });
+                match write(over(e_tag.clone())).await {
+                    // Ceph's gateway compares an upload's If-Match with the ETag without its quotes.
+                    Err(Error::Precondition { .. }) => {
+                        write(over(e_tag.map(|e_tag| e_tag.trim_matches('"').to_owned()))).await
+                    }
+                    result => result,
+                }
+            }
         };
-        let conditional = self.store.put_opts(&path, content.clone().into(), PutOptions::from(mode)).await;
         match conditional {
             Ok(_) => Ok(()),
             // A folder cannot; what the pointer guards is guarded by epochs in the keys as well.
@@ -214,5 +226,18 @@ impl Storage for Objects {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.error("deleting", key, &error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_s_xml_is_told_by_its_code_alone() {
+        let text =
+            "status code: 403 Forbidden: <?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code>\n</Error>";
+        assert_eq!(brief(text), "status code: 403 Forbidden: SignatureDoesNotMatch");
+        assert_eq!(brief("no\n answer"), "no answer");
     }
 }

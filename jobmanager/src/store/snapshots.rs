@@ -111,6 +111,11 @@ impl Snapshots {
             };
             match self.storage.put(&latest, content.clone(), put).await {
                 Err(StoreError::Changed(_) | StoreError::Exists(_)) if attempt < POINTER_ATTEMPTS => attempt += 1,
+                // No later leader was seen, and the snapshot itself is there: nothing but people reads the pointer.
+                Err(StoreError::Changed(why) | StoreError::Exists(why)) => {
+                    tracing::warn!(key, "the pointer to the newest snapshot was not moved: {why}");
+                    return Ok(());
+                }
                 result => return result,
             }
         }
