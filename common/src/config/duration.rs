@@ -44,7 +44,7 @@ pub fn format(duration: Duration) -> String {
         return "0 s".to_owned();
     }
     for (unit, size) in [("h", 3_600_000), ("min", 60_000), ("s", 1000)] {
-        if millis % size == 0 {
+        if millis.is_multiple_of(size) {
             return format!("{} {unit}", millis / size);
         }
     }

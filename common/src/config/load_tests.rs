@@ -282,3 +282,11 @@ fn secrets_are_not_in_messages() {
     assert_eq!(loaded.config.taskmanager.memory_budget, Some(ByteSize::mib(512)));
     assert!(!format!("{loaded:?}").contains("hush"));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_text_makes_it_panic(text in "([a-z_.]{0,12}(: | : \\[|: \\{|\n|\n  |'|#|&a|\\*a|- |30 s|\\PC)){0,12}") {
+        let _ = load_text("any", &text, &[("WEIR__ENRICH", &text), ("WEIR__", "x"), ("WEIR__CHECKPOINT__INTERVAL", &text)]);
+    }
+}
