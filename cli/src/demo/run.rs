@@ -33,6 +33,9 @@ const TASKMANAGERS: [&str; 2] = ["taskmanager-0", "taskmanager-1"];
 /// Time between two looks at everything.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Time for the job to start: the broker's group protocol alone takes some seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// After the processes have gone: what they wrote last is read.
 const LAST_READS: Duration = Duration::from_millis(500);
 
@@ -61,6 +64,7 @@ struct Demo {
     verifier: Shared,
     stop_jobmanager: CancellationToken,
     stop_taskmanagers: CancellationToken,
+    flowing_since: Instant,
     view: View,
     args: Args,
 }
@@ -68,8 +72,15 @@ struct Demo {
 /// How far the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Until somebody can work: a rate is measured against a job that runs.
+    Starting {
+        since: Instant,
+    },
     Producing,
-    Draining { outputs: u64, since: Instant },
+    Draining {
+        outputs: u64,
+        since: Instant,
+    },
 }
 
 impl Demo {
@@ -121,15 +132,15 @@ impl Demo {
             verifier,
             stop_jobmanager,
             stop_taskmanagers,
+            flowing_since: Instant::now(),
             view,
             args,
         })
     }
 
     async fn run(mut self) -> anyhow::Result<Summary> {
-        let started = Instant::now();
         let drained = self.flow().await;
-        let duration = started.elapsed();
+        let duration = self.flowing_since.elapsed();
         let job = self.watch.job();
         self.stop().await;
         drop(self.reader.take());
@@ -160,16 +171,9 @@ impl Demo {
     /// Produces and drains. True: every input came out; false: it was given up, or the user could not wait.
     async fn flow(&mut self) -> anyhow::Result<bool> {
         let stop = CancellationToken::new();
-        let producing = {
-            let (servers, names, stop) = (self.cluster.bootstrap_servers(), self.names.clone(), stop.clone());
-            let generator = Generator::new(self.args.seed, Wiki { content_bytes: self.args.content_bytes.as_usize() });
-            let (count, rate) = (self.args.events.unwrap_or(u64::MAX), self.args.rate);
-            let verifier = Arc::clone(&self.verifier);
-            async move { traffic::produce(&servers, &names, generator, (count, rate), &verifier, &stop).await }
-        };
+        let producing = self.producing(stop.clone());
         tokio::pin!(producing);
-        let mut phase = Phase::Producing;
-        let mut kill_at = self.args.kill.then(|| self.args.events.map_or(2000, |events| events / 2));
+        let mut phase = Phase::Starting { since: Instant::now() };
         let mut tick = tokio::time::interval(TICK);
         let signalled = shutdown::requested();
         tokio::pin!(signalled);
@@ -179,31 +183,62 @@ impl Demo {
                     produced?;
                     phase = Phase::Draining { outputs: 0, since: Instant::now() };
                 }
-                () = &mut signalled => {
-                    if phase != Phase::Producing {
-                        return Ok(false);
+                () = &mut signalled => match phase {
+                    Phase::Producing => {
+                        stop.cancel();
+                        signalled.set(shutdown::requested());
                     }
-                    stop.cancel();
-                    signalled.set(shutdown::requested());
-                }
+                    Phase::Starting { .. } | Phase::Draining { .. } => return Ok(false),
+                },
                 failure = self.processes.failed() => anyhow::bail!(failure),
                 _ = tick.tick() => {
                     let tally = self.show(phase);
-                    if kill_at.is_some_and(|at| tally.inputs >= at) {
-                        kill_at = None;
-                        self.processes.kill(TASKMANAGERS[0]).await;
-                    }
-                    if let Some(end) = self.drained(&mut phase, &tally) {
-                        return Ok(end);
+                    self.kill_when_due(&tally).await;
+                    match phase {
+                        Phase::Starting { since } if self.started(since)? => {
+                            self.flowing_since = Instant::now();
+                            phase = Phase::Producing;
+                        }
+                        Phase::Starting { .. } | Phase::Producing => {}
+                        Phase::Draining { ref mut outputs, ref mut since } => {
+                            if let Some(end) = self.drained(outputs, since, &tally) {
+                                return Ok(end);
+                            }
+                        }
                     }
                 }
             }
         }
     }
 
+    fn producing(&self, stop: CancellationToken) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let (servers, names, verifier) =
+            (self.cluster.bootstrap_servers(), self.names.clone(), Arc::clone(&self.verifier));
+        let generator = Generator::new(self.args.seed, Wiki { content_bytes: self.args.content_bytes.as_usize() });
+        let (count, rate) = (self.args.events.unwrap_or(u64::MAX), self.args.rate);
+        async move { traffic::produce(&servers, &names, generator, (count, rate), &verifier, &stop).await }
+    }
+
+    /// Whether both taskmanagers have their share.
+    fn started(&self, since: Instant) -> anyhow::Result<bool> {
+        if since.elapsed() > START_TIMEOUT {
+            anyhow::bail!("the job does not start within {START_TIMEOUT:?}; with --keep its logs stay");
+        }
+        let at_work = self.watch.job().taskmanagers.iter().filter(|tm| tm.splits > 0).count();
+        Ok(at_work == TASKMANAGERS.len())
+    }
+
+    /// `--kill`: once, when half of the events have come out.
+    async fn kill_when_due(&mut self, tally: &Tally) {
+        let due = self.args.events.map_or(2000, |events| events / 2);
+        if self.args.kill && tally.inputs - tally.missing >= due {
+            self.args.kill = false;
+            self.processes.kill(TASKMANAGERS[0]).await;
+        }
+    }
+
     /// `None`: not yet.
-    fn drained(&self, phase: &mut Phase, tally: &Tally) -> Option<bool> {
-        let Phase::Draining { outputs, since } = phase else { return None };
+    fn drained(&self, outputs: &mut u64, since: &mut Instant, tally: &Tally) -> Option<bool> {
         // The job's counters follow with the next cut, and only they know of canaries.
         let consumed = self.watch.job().counters().map_or(0, |counters| counters.consumed);
         if tally.missing == 0 && consumed >= tally.inputs {
@@ -227,7 +262,11 @@ impl Demo {
             processes: self.processes.running(),
             job: self.watch.job(),
             sources: self.names.sources.clone(),
-            phase: if phase == Phase::Producing { "" } else { "draining" },
+            phase: match phase {
+                Phase::Starting { .. } => "starting",
+                Phase::Producing => "",
+                Phase::Draining { .. } => "draining",
+            },
         };
         self.view.show(&scene, self.processes.take_notes(), Instant::now());
         tally

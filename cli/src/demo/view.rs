@@ -29,7 +29,7 @@ pub(crate) struct Scene {
     pub(crate) job: Job,
     /// Full names of the two source topics, shown as `a` and `b`.
     pub(crate) sources: [String; 2],
-    /// `draining`, `stopping`.
+    /// `starting`, `draining`; empty while events flow.
     pub(crate) phase: &'static str,
 }
 
@@ -163,6 +163,9 @@ fn render(scene: &Scene, rates: &Rates) -> Vec<String> {
 
 fn job_line(scene: &Scene) -> String {
     let Some(status) = &scene.job.status else {
+        if scene.phase == "starting" {
+            return "starting".to_owned();
+        }
         return "the jobmanager does not answer; the taskmanagers go on".to_owned();
     };
     let checkpoint = status.last_checkpoint.as_ref().map_or_else(
