@@ -167,7 +167,7 @@ fn keep(shared: Arc<Shared>, consumer: Member, topic: String, group: String) -> 
                 missing_since = None;
             }
         }
-        let _ = consumer.unsubscribe();
+        consumer.unsubscribe();
     });
     JobLock { lost, release, thread: thread.ok() }
 }
