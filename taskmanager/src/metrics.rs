@@ -11,7 +11,10 @@ use std::{
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{
         counter::Counter,
         family::Family,
@@ -57,7 +60,9 @@ struct PartitionLabels {
 pub(crate) struct Metrics(Arc<Inner>);
 
 struct Inner {
-    registry: Mutex<Registry>,
+    registry: Registry,
+    /// Of the current job's enricher.
+    enricher: Mutex<Registry>,
     records: Family<OutcomeLabels, Counter>,
     records_read: Family<PartitionLabels, Counter>,
     reader_failures: Family<PartitionLabels, Counter>,
@@ -92,7 +97,8 @@ pub(crate) struct Totals {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut inner = Inner {
-            registry: Mutex::default(),
+            registry: Registry::default(),
+            enricher: Mutex::default(),
             records: Family::default(),
             records_read: Family::default(),
             reader_failures: Family::default(),
@@ -113,14 +119,15 @@ impl Metrics {
             committed: AtomicU64::new(0),
             last_cut_us: AtomicU64::new(0),
         };
-        let registry = inner.register();
-        inner.registry = Mutex::new(registry);
+        inner.registry = inner.register();
         Self(Arc::new(inner))
     }
 
-    /// Adds the enricher's own.
+    /// Adds the enricher's own, in place of a former job's.
     pub(crate) fn register_enricher(&self, enricher: &dyn Enricher) {
-        enricher.register_metrics(&mut self.0.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut registry = Registry::with_prefix("weir");
+        enricher.register_metrics(&mut registry);
+        *self.0.enricher.lock().unwrap_or_else(PoisonError::into_inner) = registry;
     }
 
     /// A record is finished.
@@ -210,9 +217,12 @@ impl Metrics {
 
     fn render(&self) -> String {
         let mut text = String::new();
-        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        if encode(&mut text, &registry).is_err() {
-            let _ = write!(text, "# not everything could be encoded");
+        let enricher = self.0.enricher.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoded = encode_registry(&mut text, &self.0.registry)
+            .and_then(|()| encode_registry(&mut text, &enricher))
+            .and_then(|()| encode_eof(&mut text));
+        if encoded.is_err() {
+            let _ = writeln!(text, "# not everything could be encoded");
         }
         text
     }

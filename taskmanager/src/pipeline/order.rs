@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn results_leave_in_their_order() {
         let keys = [7, 7, 9, 7];
-        let table: [(Order, &[usize], &[&[i64]]); 4] = [
+        type Row = (Order, &'static [usize], &'static [&'static [i64]]);
+        let table: [Row; 4] = [
             (Order::Key, &[1, 2, 0, 3], &[&[], &[2], &[0, 1], &[3]]),
             (Order::Key, &[3, 1, 0], &[&[], &[], &[0, 1, 3]]),
             (Order::Partition, &[2, 1, 0, 3], &[&[], &[], &[0, 1, 2], &[3]]),

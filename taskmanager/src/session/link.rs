@@ -44,7 +44,7 @@ pub(super) enum LinkEvent {
     /// The stream is open.
     Attached,
     /// A message.
-    Message(v1::JobManagerMessage),
+    Message(Box<v1::JobManagerMessage>),
     /// It is gone.
     Broken(String),
 }
@@ -100,7 +100,7 @@ impl Link {
                 Err(status) => LinkEvent::Broken(status.message().to_owned()),
             },
             Self::Up(_, stream) => match stream.message().await {
-                Ok(Some(message)) => LinkEvent::Message(message),
+                Ok(Some(message)) => LinkEvent::Message(Box::new(message)),
                 Ok(None) => LinkEvent::Broken("the jobmanager closed the stream".to_owned()),
                 Err(status) => LinkEvent::Broken(format!("{}: {}", status.code(), status.message())),
             },

@@ -189,7 +189,7 @@ impl Taskmanager {
                 self.apply(Input::Connected);
             }
             LinkEvent::Attached => debug!("stream to the jobmanager is open"),
-            LinkEvent::Message(message) => self.on_message(message),
+            LinkEvent::Message(message) => self.on_message(*message),
             LinkEvent::Broken(reason) => {
                 self.failures += 1;
                 let wait = link::wait_before(self.failures);
@@ -257,7 +257,7 @@ impl Taskmanager {
             Effect::Assign(splits) => {
                 info!(splits = splits.len(), "splits assigned");
                 if let Some(Err(error)) = self.slot.as_mut().map(|slot| slot.assign(splits, self.draining)) {
-                    error!(%error, "splits cannot be read");
+                    self.give_up_slot(&error.context("splits cannot be read"));
                 }
             }
             Effect::Revoke(splits) => {
@@ -311,16 +311,20 @@ impl Taskmanager {
         });
         match started {
             Ok(started) => self.slot = Some(started),
-            Err(error) => {
-                error!(%slot, error = format!("{error:#}"), "the slot cannot be started");
-                let (events, grant) = (self.sink_events.0.clone(), lease.grant());
-                tokio::spawn(async move {
-                    sleep(SLOT_RETRY).await;
-                    let kind = SinkEventKind::Lost { reason: format!("{error:#}") };
-                    let _ = events.send(SinkEvent { grant, kind });
-                });
-            }
+            Err(error) => self.give_up_slot(&error.context("the slot cannot be started")),
         }
+    }
+
+    /// Gives the slot back, after a while: another grant would fail as this one did.
+    fn give_up_slot(&self, error: &anyhow::Error) {
+        let reason = format!("{error:#}");
+        error!(reason, "giving the slot back");
+        let Some(grant) = self.session.grant() else { return };
+        let events = self.sink_events.0.clone();
+        tokio::spawn(async move {
+            sleep(SLOT_RETRY).await;
+            let _ = events.send(SinkEvent { grant, kind: SinkEventKind::Lost { reason } });
+        });
     }
 
     fn drop_slot(&mut self) {

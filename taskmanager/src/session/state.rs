@@ -376,8 +376,8 @@ mod tests {
         let start = Effect::StartSlot { slot: SLOT };
         let mut session = Session::default();
         assert_eq!(hears(&mut session, FromJobmanager::Registered { job_changed: true }), [Effect::BuildEnricher]);
-        assert_eq!(hears(&mut session, granted()), [lease.clone()]);
-        assert_eq!(session.handle(Input::EnricherReady), [start.clone()]);
+        assert_eq!(hears(&mut session, granted()), std::slice::from_ref(&lease));
+        assert_eq!(session.handle(Input::EnricherReady), std::slice::from_ref(&start));
 
         let mut session = connected();
         hears(&mut session, FromJobmanager::Registered { job_changed: true });

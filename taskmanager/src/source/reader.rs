@@ -33,6 +33,9 @@ const ADVANCE_INTERVAL: Duration = Duration::from_millis(200);
 /// Wait after an error that passes by itself.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
+/// A broker that starts may not know its topics yet: only after this a topic counts as gone.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+
 /// Why a partition cannot be read on. Never reset by ourselves: an operator decides what to do about lost records.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
@@ -64,11 +67,14 @@ pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wante
             position: None,
             advanced: Instant::now(),
             unreported: 0,
+            missing_since: None,
             version: None,
         };
         if let Err(error) = reader.run() {
             error!(partition = %reader.partition, %error, "reading stopped, the partition's splits stand still");
             reader.shared.metrics.reader_failed(&reader.partition);
+            // Whoever assigns the partition anew gets a new reader.
+            reader.wanted.stop.cancel();
         }
         debug!(partition = %reader.partition, "reader ended");
     })?;
@@ -102,6 +108,8 @@ struct Reader {
     position: Option<i64>,
     advanced: Instant,
     unreported: u64,
+    /// Since when the topic is said not to exist.
+    missing_since: Option<Instant>,
     /// Of `wanted`, as last seen.
     version: Option<u64>,
 }
@@ -175,6 +183,7 @@ impl Reader {
     }
 
     fn take(&mut self, record: SourceRecord) {
+        self.missing_since = None;
         self.unreported += 1;
         let next = record.offset + 1;
         let key = self.shared.pipeline.key_of(&record);
@@ -208,6 +217,7 @@ impl Reader {
 
     /// The end of the log, transaction markers and aborted records included, which no message stands for.
     fn at_end(&mut self) {
+        self.missing_since = None;
         if let Some(position) = self.consumer_position() {
             self.position = self.position.max(Some(position));
         }
@@ -232,21 +242,27 @@ impl Reader {
         self.shared.metrics.read(&self.partition, std::mem::take(&mut self.unreported));
     }
 
-    fn judge(&self, source: KafkaError) -> Result<(), ReadError> {
+    fn judge(&mut self, source: KafkaError) -> Result<(), ReadError> {
         let partition = self.partition.clone();
+        let is_missing = |code| {
+            matches!(
+                code,
+                Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId
+            )
+        };
+        let missing = source.rdkafka_error_code().is_some_and(is_missing);
+        let missing_for = missing.then(|| self.missing_since.get_or_insert_with(Instant::now).elapsed());
         match source.rdkafka_error_code() {
             Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
                 Err(ReadError::OffsetOutOfRange { partition, position: self.position.unwrap_or(-1) })
             }
-            Some(
-                Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId,
-            ) => Err(ReadError::Gone { partition, source }),
+            _ if missing_for.is_some_and(|since| since > GONE_AFTER) => Err(ReadError::Gone { partition, source }),
             _ if matches!(source, KafkaError::MessageConsumptionFatal(_)) => {
                 Err(ReadError::Fatal { partition, source })
             }
             _ => {
                 warn!(%partition, error = %source, "reading is disturbed, the client goes on by itself");
-                thread::sleep(ERROR_PAUSE.min(POLL));
+                thread::sleep(ERROR_PAUSE);
                 Ok(())
             }
         }

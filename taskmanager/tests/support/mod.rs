@@ -60,7 +60,8 @@ impl Enricher for PassOn {
             destination: Destination::Sink,
             key: record.key.clone(),
             value: record.value.clone().unwrap_or_default(),
-            timestamp_ms: 1,
+            // Kafka deletes by age: an output of long ago would not stay.
+            timestamp_ms: record.timestamp_ms.unwrap_or_default(),
         };
         Outcome { kind: OutcomeKind::PassedThrough, output: Some(output), error_type: None }
     }
