@@ -103,8 +103,8 @@ fn text(loaded: &Loaded) -> String {
     }
     let budget = RetryBudget::of(&loaded.config.enrich);
     parts.push(facts(&[
-        ("Retries end after at most", duration::format(budget.transient)),
-        ("  for an unknown revision", duration::format(budget.not_found)),
+        ("Retries end after at most", whole_seconds(budget.transient)),
+        ("  for an unknown revision", whole_seconds(budget.not_found)),
         ("Configuration digest", loaded.config.digest()),
     ]));
     for (name, client) in clients(&loaded.config) {
@@ -112,6 +112,10 @@ fn text(loaded: &Loaded) -> String {
         parts.push(format!("Kafka client: {name}\n{}", lines.join("\n")));
     }
     parts.join("\n\n")
+}
+
+fn whole_seconds(time: Duration) -> String {
+    duration::format(Duration::from_secs(time.as_secs_f64().ceil() as u64))
 }
 
 /// librdkafka's properties of every client, Java names translated.

@@ -129,7 +129,8 @@ pub(super) fn checkpoints(checkpoints: &[v1::CheckpointInfo]) -> String {
             checkpoint.kind.clone(),
             checkpoint.status.clone(),
             time(checkpoint.triggered_unix_ms).unwrap_or_else(|| "-".to_owned()),
-            micros(checkpoint.duration_us),
+            // Unknown for what was read from storage.
+            if checkpoint.duration_us == 0 { "-".to_owned() } else { micros(checkpoint.duration_us) },
             bytes(checkpoint.size_bytes),
             if checkpoint.failure.is_empty() { checkpoint.location.clone() } else { checkpoint.failure.clone() },
         ]);

@@ -170,15 +170,15 @@ impl Shared {
                 () = stop.cancelled() => return Ok(()),
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
+            if let Some(process) = lock(&self.running).iter_mut().find(|process| process.name == spec.name) {
+                process.restarts += 1;
+            }
         }
     }
 
     fn set_pid(&self, name: &str, pid: Option<u32>) {
         let mut running = lock(&self.running);
         if let Some(process) = running.iter_mut().find(|process| process.name == name) {
-            if pid.is_some() && process.pid.is_none() {
-                process.restarts += 1;
-            }
             process.pid = pid;
         }
         let pids: Vec<String> = running.iter().filter_map(|process| process.pid).map(|pid| pid.to_string()).collect();
@@ -312,6 +312,7 @@ mod tests {
         let second = pid_other_than(&processes, Some(first)).await;
         assert!(processes.take_notes().iter().any(|note| note.contains("was killed by signal 9")));
         assert!(alive(second));
+        assert_eq!(processes.running()[0].restarts, 1);
         drop(processes);
         for _ in 0..100 {
             if !alive(second) {

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -32,6 +32,9 @@ const BACKLOG_MAX: u64 = 1000;
 
 /// Samples are sent in steps this long.
 const STEP: Duration = Duration::from_millis(20);
+
+/// A step that came late makes up for so much of the time lost.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -66,16 +69,17 @@ pub(crate) async fn produce(
     let producer: FutureProducer = config.create().context("cannot create the demo's producer")?;
     let mut step = tokio::time::interval(STEP);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut sent, mut due) = (0, 0.0);
+    let (mut sent, mut due, mut last) = (0, 0.0, Instant::now());
     while sent < count {
         tokio::select! {
             _ = step.tick() => {}
             () = stop.cancelled() => break,
         }
+        let passed = std::mem::replace(&mut last, Instant::now()).elapsed();
         if lock(verifier).tally().missing >= BACKLOG_MAX {
             continue;
         }
-        due += rate * STEP.as_secs_f64();
+        due += rate * passed.min(CATCH_UP_MAX).as_secs_f64();
         let batch = (due as u64).min(count - sent);
         due -= batch as f64;
         send(&producer, names, &mut generator, batch, verifier).await?;

@@ -230,7 +230,10 @@ fn line(scene: &Scene, rates: &Rates) -> String {
         .job
         .taskmanagers
         .iter()
-        .map(|tm| format!("pid {}: {} {}", tm.pid, tm.state, splits_of(scene, &tm.taskmanager_id)))
+        .map(|tm| {
+            let process = if tm.pid == 0 { "lost".to_owned() } else { format!("pid {}", tm.pid) };
+            format!("{process}: {} {}", tm.state, splits_of(scene, &tm.taskmanager_id))
+        })
         .collect();
     format!(
         "in {} ({inputs_rate:.0}/s), out {} ({outputs_rate:.0}/s), errors {}, repeats {}, violations {}; {}; {}",
