@@ -20,7 +20,8 @@ const OUTGOING: usize = 1024;
 
 /// Waits between two dials.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The longest is far below any `heartbeat.timeout`: a new jobmanager adopts only who comes back within it.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
