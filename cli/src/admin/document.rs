@@ -109,7 +109,7 @@ pub(super) fn restore(answer: &v1::RestoreResponse) -> Value {
 }
 
 fn counters(counters: Option<&v1::SplitCounters>) -> Value {
-    let counters = counters.cloned().unwrap_or_default();
+    let counters = counters.copied().unwrap_or_default();
     json!({
         "consumed": counters.consumed,
         "enriched": counters.enriched,

@@ -5,7 +5,7 @@ use weir_proto::v1;
 use crate::output::{bytes, facts, micros, number, table, time};
 
 pub(super) fn status(status: &v1::GetStatusResponse) -> String {
-    let counters = status.counters.clone().unwrap_or_default();
+    let counters = status.counters.unwrap_or_default();
     let last = status.last_checkpoint.as_ref().map_or_else(
         || "none yet".to_owned(),
         |checkpoint| {
@@ -73,7 +73,7 @@ pub(super) fn taskmanagers(taskmanagers: &[v1::TaskManagerInfo]) -> String {
         "ID",
     ]);
     for tm in taskmanagers {
-        let totals = tm.totals.clone().unwrap_or_default();
+        let totals = tm.totals.unwrap_or_default();
         table.add_row([
             tm.slot.map_or_else(|| "-".to_owned(), |slot| slot.to_string()),
             tm.state.clone(),
@@ -101,7 +101,7 @@ pub(super) fn splits(splits: &[v1::SplitInfo]) -> String {
     let mut table = table(&["SPLIT", "STATE", ">CURSOR", ">AHEAD", ">LAG", ">FINISHED", ">ERRORS", "TASKMANAGER"]);
     for split in splits {
         let progress = split.progress.clone().unwrap_or_default();
-        let counters = split.counters.clone().unwrap_or_default();
+        let counters = split.counters.unwrap_or_default();
         let ahead: i64 = progress.finished_ahead.iter().map(|range| range.end - range.start).sum();
         table.add_row([
             split_name(split.split.as_ref()),

@@ -227,7 +227,7 @@ fn revision_json(revision: &Revision, dt: &str) -> Value {
         "rev_id": revision.rev_id,
         "rev_dt": dt,
         "rev_parent_id": revision.parent_id,
-        "is_minor_edit": revision.rev_id % 5 == 0,
+        "is_minor_edit": revision.rev_id.is_multiple_of(5),
         "rev_size": revision.size(),
         "is_content_visible": visible,
         "is_editor_visible": true,

@@ -170,7 +170,7 @@ impl Wiki {
     #[must_use]
     pub fn revision(&self, host: &str, rev_id: u64) -> Revision {
         let page_id = page_of(rev_id);
-        let parent_id = if rev_id % REVISIONS_PER_PAGE == 0 { 0 } else { rev_id - 1 };
+        let parent_id = if rev_id.is_multiple_of(REVISIONS_PER_PAGE) { 0 } else { rev_id - 1 };
         Revision {
             rev_id,
             page_id,
