@@ -99,6 +99,8 @@ pub struct Plan {
     pub to_write: Vec<SplitId>,
     /// Slots that must be fenced before anything is written over progress that somebody may still commit.
     pub fence_first: Vec<SlotId>,
+    /// Carried over, see [`JobRecord::rewound`].
+    pub rewound: Option<SnapshotId>,
     /// For log and status.
     pub findings: Vec<Finding>,
 }
@@ -151,6 +153,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         fence_first: if overwrites { recorded } else { Vec::new() },
         splits,
         to_write,
+        rewound: facts.record.as_ref().and_then(|record| record.rewound),
         findings: sorted.findings(facts),
     })
 }

@@ -45,7 +45,7 @@ pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Resu
     let plan = start::plan(&facts).map_err(|changed| Exit::Configuration(changed.to_string()))?;
     log(&plan);
     if facts.exactly_once {
-        carry_out(config, &kafka, &plan, &facts, &mut index).await?;
+        carry_out(config, &kafka, &plan, &mut index).await?;
     }
     let backend = KafkaBackend {
         kafka,
@@ -190,13 +190,7 @@ fn log(plan: &Plan) {
 }
 
 /// Writes to Kafka what the plan wants there, the record last: a start that dies before is the same start again.
-async fn carry_out(
-    config: &Config,
-    kafka: &Kafka,
-    plan: &Plan,
-    facts: &Facts,
-    index: &mut ProgressIndex,
-) -> Result<(), Exit> {
+async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut ProgressIndex) -> Result<(), Exit> {
     kafka.fence_all(&plan.fence_first).await?;
     let places: BTreeMap<SplitId, i32> =
         plan.to_write.iter().map(|split| (split.clone(), index.assign(split))).collect();
@@ -208,7 +202,7 @@ async fn carry_out(
         leader_epoch: plan.leader_epoch,
         splits_per_partition: config.job.splits_per_partition,
         slots: plan.orphaned_slots.iter().copied().collect(),
-        rewound: facts.record.as_ref().and_then(|record| record.rewound),
+        rewound: plan.rewound,
     };
     Ok(kafka.write_record(record).await?)
 }

@@ -18,6 +18,9 @@ use crate::{
     kafka::KafkaProblem,
 };
 
+/// Time between two writes of the job record, of the seven days that Kafka keeps it.
+const RECORD_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
 /// Time between two looks at the partitions' ends. Taskmanagers tell theirs with each heartbeat.
 const LOG_END_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -29,11 +32,15 @@ pub(super) fn start(shared: &Arc<Shared>, handle: Handle, stop: &CancellationTok
         }
     };
     let (discoverer, looker) = (Arc::clone(shared), Arc::clone(shared));
-    let second = handle.clone();
-    let discovery: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-        Box::pin(async move { discover(&discoverer, &handle).await });
-    shared.tasks.spawn(until_stopped(discovery));
-    shared.tasks.spawn(until_stopped(Box::pin(async move { look(&looker, &second).await })));
+    let (discovery, look_out) = (handle.clone(), handle.clone());
+    let tasks: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] = [
+        Box::pin(async move { discover(&discoverer, &discovery).await }),
+        Box::pin(async move { look(&looker, &look_out).await }),
+        Box::pin(async move { renew_record(&handle).await }),
+    ];
+    for task in tasks {
+        shared.tasks.spawn(until_stopped(task));
+    }
 }
 
 async fn known_partitions(handle: &Handle) -> Option<BTreeSet<TopicPartition>> {
@@ -49,6 +56,15 @@ async fn look(shared: &Shared, handle: &Handle) {
             return;
         }
         tokio::time::sleep(LOG_END_INTERVAL).await;
+    }
+}
+
+async fn renew_record(handle: &Handle) {
+    loop {
+        tokio::time::sleep(RECORD_INTERVAL).await;
+        if handle.send(Command::RenewRecord).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -27,7 +27,11 @@ use weir_common::{
 use weir_proto::v1;
 
 pub use self::handle::{AdminRequest, ConnectionId, Gone, Handle, Hello, Message, OUTGOING_CAPACITY, Outgoing};
-use self::{backend::Backend, record::Recorder, view::View};
+use self::{
+    backend::Backend,
+    record::{Recorder, Then},
+    view::View,
+};
 use crate::{
     Exit,
     coordinator::{
@@ -127,6 +131,8 @@ enum Command {
     Recorded { result: Result<BTreeSet<weir_common::ids::SlotId>, String> },
     /// A failed record is to be written again.
     RecordAgain,
+    /// The record is written again, so that Kafka does not forget it.
+    RenewRecord,
     /// Log end offsets were read.
     LogEnds { ends: BTreeMap<TopicPartition, i64> },
     /// New partitions were prepared.
@@ -208,7 +214,12 @@ impl Runtime {
         let mut runtime = Self {
             shared,
             commands,
-            recorder: Recorder::new(plan.leader_epoch, splits_per_partition, plan.orphaned_slots.iter().copied()),
+            recorder: Recorder::new(
+                plan.leader_epoch,
+                splits_per_partition,
+                plan.orphaned_slots.iter().copied(),
+                plan.rewound,
+            ),
             coordinator: Coordinator::new(settings),
             born: Instant::now(),
             born_at: Timestamp::now(),
@@ -294,6 +305,10 @@ impl Runtime {
             }
             Command::Recorded { result } => self.recorded(result),
             Command::RecordAgain => self.record(),
+            Command::RenewRecord => {
+                self.recorder.renew();
+                self.record_then(Then::Renewed);
+            }
             Command::LogEnds { ends } => self.log_ends.extend(ends),
             Command::Discovered { splits } => {
                 self.note(Trouble::none("discovery"));

@@ -19,6 +19,8 @@ pub(super) enum Then {
     Grant { taskmanager: TaskmanagerId, slot: SlotId, grant: GrantId },
     /// Rewind progress.
     WriteProgress { splits: SplitStates },
+    /// Nothing: Kafka forgets offsets that nobody has committed for seven days.
+    Renewed,
 }
 
 /// What is recorded and what waits for it.
@@ -41,11 +43,12 @@ impl Recorder {
         leader_epoch: LeaderEpoch,
         splits_per_partition: SplitsPerPartition,
         recorded: impl IntoIterator<Item = SlotId>,
+        rewound: Option<SnapshotId>,
     ) -> Self {
         Self {
             leader_epoch,
             splits_per_partition,
-            rewound: None,
+            rewound,
             recorded: recorded.into_iter().collect(),
             writing: false,
             dirty: false,
@@ -61,6 +64,11 @@ impl Recorder {
             slots: slots.into_iter().collect(),
             rewound: self.rewound,
         }
+    }
+
+    /// The next write is made although nothing has changed.
+    pub(super) fn renew(&mut self) {
+        self.dirty = true;
     }
 
     /// Snapshots up to this one are ahead of the progress on purpose.
@@ -125,6 +133,7 @@ impl Runtime {
                 }
             }
             Then::WriteProgress { splits } => self.write_progress(splits),
+            Then::Renewed => {}
         }
     }
 }

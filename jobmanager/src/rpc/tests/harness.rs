@@ -135,6 +135,7 @@ impl Jobmanager {
             leader_epoch: LeaderEpoch(7),
             first_checkpoint: CheckpointId(3),
             orphaned_slots: Vec::new(),
+            rewound: None,
             splits,
             to_write: Vec::new(),
             fence_first: Vec::new(),
