@@ -32,6 +32,16 @@ demo() {
   rm -f "$log"
 }
 
+# The sink against a broker that keeps transactions.
+exactly_once() {
+  local folder started status=0; folder=$(mktemp -d)
+  started=$(tests/env/kafka/kafka.sh up "$folder")
+  WEIR_TEST_BOOTSTRAP_SERVERS=${started#BOOTSTRAP_SERVERS=} \
+    cargo test --locked --quiet --workspace --test exactly_once -- --ignored || status=$?
+  tests/env/kafka/kafka.sh down "$folder"
+  return $status
+}
+
 step "Debian packages" tests/env/deps.sh
 if [ "${1:-}" = e2e ]; then
   shift
@@ -49,4 +59,5 @@ step "chart" tests/mk/chart.sh
 WEIR_SIM_SEEDS=${WEIR_SIM_SEEDS:-100} step "units, properties, simulation" cargo test --locked --quiet --workspace
 step "demo: embedded, 2,000 events" demo
 step "Kafka's jars" tests/env/kafka/kafka.sh jars
+step "sink on a real broker" exactly_once
 step "end to end" "$bin/e2e" ${E2E_ARGS:-}
