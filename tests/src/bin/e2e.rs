@@ -113,7 +113,10 @@ fn print(reports: &[Report], workspace: &Workspace) {
         println!("\n=== {} FAILED: {why:#}", report.name);
         let logs = std::fs::read_dir(workspace.run.join(report.name)).into_iter().flatten().flatten();
         for log in logs.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log")) {
-            println!("--- {}\n{}", log.display(), tail(&log, 12));
+            let end = tail(&log, 12);
+            if !end.is_empty() {
+                println!("--- {}\n{end}", log.display());
+            }
         }
     }
     println!("\n{:22} {:>8}  result", "case", "seconds");

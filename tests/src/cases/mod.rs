@@ -6,6 +6,7 @@ mod failures;
 mod fixtures;
 mod lifecycle;
 mod storage;
+mod stub;
 mod throughput;
 
 use std::sync::Arc;
@@ -47,5 +48,6 @@ cases! {
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";
     lifecycle::second_jobmanager, "second-jobmanager", "a second job of the same name is refused while the first lives";
+    stub::holds_what_the_checker_expects, "stub-wiki", "the stub wiki holds what the checker expects of it";
     bad_configuration::table, "bad-configuration", "one clear message for each mistake, before a port is bound";
 }

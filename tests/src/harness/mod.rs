@@ -1,6 +1,7 @@
 //! Starts and ends what a case needs: brokers, storage, wikis, jobmanagers, taskmanagers.
 
 pub mod admin;
+pub mod http;
 pub mod job;
 pub mod kafka;
 pub mod parts;
@@ -26,6 +27,9 @@ pub async fn until<T>(
         match ask().await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => last = None,
+            Err(why) if why.is::<process::Ended>() => {
+                return Err(why).with_context(|| format!("while waiting for: {what}"));
+            }
             Err(why) => last = Some(why),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,6 +1,7 @@
 //! A process of the product.
 
 use std::{
+    fmt,
     fs::File,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -11,6 +12,18 @@ use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 
 use super::workspace::signal;
+
+/// A process is gone that should run: no use in waiting for anything more.
+#[derive(Debug)]
+pub struct Ended(String);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 /// A running process; killed when dropped.
 pub struct Process {
@@ -49,7 +62,7 @@ impl Process {
     pub fn must_live(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.tail(15)),
+            Some(status) => Err(Ended(format!("{} ended with {status}:\n{}", self.name, self.tail(15))).into()),
         }
     }
 
