@@ -115,26 +115,21 @@ impl Job {
         format!("eqiad.{}", self.stream("error"))
     }
 
+    /// Written as text: the order of the key fields is part of it.
     fn stream_configuration(&self) -> String {
-        let keys = serde_json::json!({"wiki_id": "wiki_id", "page_id": "page.page_id"});
-        let stream = |kind: &str, title: &str, keys: Option<&serde_json::Value>| {
+        let keys = r#","message_key_fields":{"wiki_id":"wiki_id","page_id":"page.page_id"}"#;
+        let stream = |kind: &str, title: &str, keys: &str| {
             let name = self.stream(kind);
-            let topics = [format!("eqiad.{name}"), format!("codfw.{name}")];
-            let mut stream = serde_json::json!({"stream": name, "schema_title": title, "topics": topics,
-                "topic_prefixes": ["eqiad.", "codfw."], "canary_events_enabled": false});
-            if let Some(keys) = keys {
-                stream["message_key_fields"] = keys.clone();
-            }
-            (name, stream)
+            format!(
+                r#""{name}":{{"stream":"{name}","schema_title":"{title}","topic_prefixes":["eqiad.","codfw."],"topics":["eqiad.{name}","codfw.{name}"],"canary_events_enabled":false{keys}}}"#
+            )
         };
-        let streams: serde_json::Map<String, serde_json::Value> = [
-            stream("reconcile", "mediawiki/page/change", Some(&keys)),
-            stream("enriched", "mediawiki/page/change", Some(&keys)),
-            stream("error", "error", None),
-        ]
-        .into_iter()
-        .collect();
-        serde_json::json!({ "streams": streams }).to_string()
+        let streams = [
+            stream("reconcile", "mediawiki/page/change", keys),
+            stream("enriched", "mediawiki/page/change", keys),
+            stream("error", "error", ""),
+        ];
+        format!(r#"{{"streams":{{{}}}}}"#, streams.join(","))
     }
 
     fn yaml(&self) -> anyhow::Result<String> {

@@ -106,7 +106,7 @@ impl Truth for StubWiki {
         };
         let entity = |kind: &str, id: String| {
             let label = serde_json::Value::from(self.text(domain, rev_id));
-            format!(r#"{{"type":"{kind}","id":"{id}","labels":{{"en":{{"language":"en","value":{label}}}}}}}"#)
+            format!(r#"{{"id":"{id}","labels":{{"en":{{"language":"en","value":{label}}}}},"type":"{kind}"}}"#)
         };
         if domain == "www.wikidata.org" {
             let body = entity("item", format!("Q{page}"));
