@@ -9,7 +9,7 @@ use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     producer::{DeliveryResult, ProducerContext},
 };
 use tracing::{debug, info, warn};
@@ -98,6 +98,10 @@ impl ClientContext for LoggingContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The client reports the end of a partition as an error, each time that a reader has caught up.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         if let Some(left_out) = self.admit() {
             warn!(target: "librdkafka", client = &*self.client, %error, left_out, "{reason}");
         }
