@@ -47,23 +47,42 @@ pub fn topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
         // The end that a client is told depends on its isolation level: last stable offset, or the log's end.
         let (low, stable) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
         let (_, end) = uncommitted.fetch_watermarks(topic, partition, TIMEOUT)?;
+        // Records are as old as their events: a topic with a retention time would lose them before they are checked.
+        ensure!(low == 0, "{topic}-{partition}: Kafka has deleted everything before offset {low}");
         ensure!(stable == end, "{topic}-{partition}: a transaction is open at offset {stable}, the log ends at {end}");
-        if low == end {
-            continue;
+        if low < end {
+            read_to_end(&consumer, topic, partition, &mut records)?;
         }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Beginning)?;
-        consumer.assign(&list)?;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            ensure!(Instant::now() < deadline, "{topic}-{partition}: not read to its end in time");
-            match consumer.poll(Duration::from_millis(500)) {
-                None => {}
-                Some(Err(KafkaError::PartitionEOF(_))) => break,
-                Some(Err(why)) => bail!("{topic}-{partition}: {why}"),
-                Some(Ok(message)) => records.push(own(&message)),
-            }
+    }
+    Ok(records)
+}
+
+fn read_to_end(consumer: &BaseConsumer, topic: &str, partition: i32, records: &mut Vec<Record>) -> anyhow::Result<()> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    consumer.assign(&list)?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        ensure!(Instant::now() < deadline, "{topic}-{partition}: not read to its end in time");
+        match consumer.poll(Duration::from_millis(500)) {
+            None => {}
+            Some(Err(KafkaError::PartitionEOF(ended))) if ended == partition => return Ok(()),
+            Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(why)) => bail!("{topic}-{partition}: {why}"),
+            Some(Ok(message)) => records.push(own(&message)),
         }
+    }
+}
+
+/// Everything in a topic, what was aborted too. To tell, of a lost output, whether it was ever written.
+///
+/// # Errors
+/// The broker does not answer, or the topic does not exist.
+pub fn topic_with_aborted(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
+    let consumer = consumer(bootstrap, "read_uncommitted")?;
+    let mut records = Vec::new();
+    for partition in partitions(&consumer, topic)? {
+        read_to_end(&consumer, topic, partition, &mut records)?;
     }
     Ok(records)
 }

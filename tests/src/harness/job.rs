@@ -1,7 +1,7 @@
 //! A job: its configuration, topics and processes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fmt::Write as _,
     path::PathBuf,
     process::Stdio,
@@ -19,7 +19,7 @@ use super::{
     until,
     workspace::{Workspace, free_port},
 };
-use crate::checker::{self, Evidence, Verdict, read, schema::Schemas, truth::Truth};
+use crate::checker::{self, Evidence, Record, Rule, Verdict, read, schema::Schemas, truth::Truth};
 
 /// What a case wants of its job.
 #[derive(Clone, Debug)]
@@ -353,7 +353,31 @@ impl Job {
         let evidence = Evidence { inputs: &inputs, outputs: &outputs, errors: &errors };
         let verdict = checker::check(&job, &evidence, truth, &schemas);
         self.say(&format!("checked in {:.1} s: {verdict}", started.elapsed().as_secs_f64()));
+        if verdict.violations.iter().any(|violation| violation.rule == Rule::Lost) {
+            self.tell_of_lost(&inputs, &outputs).await?;
+        }
+        let found = verdict.violations.iter().map(|violation| format!("{:?}: {}\n", violation.rule, violation.what));
+        std::fs::write(self.folder.join("violations.txt"), found.collect::<String>())?;
         Ok(verdict)
+    }
+
+    /// Of lost outputs: were they written and aborted, or never written? Kept beside the logs.
+    async fn tell_of_lost(&self, inputs: &[Record], outputs: &[Record]) -> anyhow::Result<()> {
+        let (sink, topic) = (self.spec.sink.clone(), self.sink_topic());
+        let all = tokio::task::spawn_blocking(move || read::topic_with_aborted(&sink, &topic)).await??;
+        let committed: HashSet<_> = outputs.iter().filter_map(|record| record.source().ok()).collect();
+        let known: HashSet<_> = inputs.iter().map(Record::position).collect();
+        let mut told = String::new();
+        for record in all {
+            let source = record.source().map_err(anyhow::Error::msg)?;
+            if known.contains(&source) && !committed.contains(&source) {
+                writeln!(told, "aborted: {:?} was at {:?}", source, record.position())?;
+            }
+        }
+        self.say(&format!("{} outputs were written and aborted, and not written again", told.lines().count()));
+        std::fs::write(self.folder.join("aborted.txt"), told)?;
+        let all = outputs.iter().map(|record| format!("{:?} from {:?}\n", record.position(), record.source()));
+        Ok(std::fs::write(self.folder.join("outputs.txt"), all.collect::<String>())?)
     }
 
     /// Everything in the source topics.

@@ -87,7 +87,8 @@ fn redirect(domain: &str, page: i64) -> Option<Link> {
         1 => (format!("Gelöschte_Seite_{next}"), None, None),
         _ => (format!("mw:Page_{next}"), None, Some("mw".to_owned())),
     };
-    let namespace_id = interwiki_prefix.is_none().then_some(0);
+    // On Commons it depends on how the stub names its pages.
+    let namespace_id = (interwiki_prefix.is_none() && domain != "commons.wikimedia.org").then_some(0);
     Some(Link { page_title, namespace_id, page_id, interwiki_prefix })
 }
 
