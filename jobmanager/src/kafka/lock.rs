@@ -1,7 +1,9 @@
-//! One jobmanager a job: a consumer group `<job>.jobmanager` whose member holds partition 0 of the sink topic.
+//! One jobmanager a job: the only member of the consumer group `<job>.jobmanager`, which shows in that it was assigned all
+//! partitions of the sink topic.
 //!
-//! A dead holder's membership ends with its session. Before it joins, a newcomer waits until the group is empty: joining
-//! would rebalance, and could take the partition away from a holder that lives.
+//! A dead holder's membership ends with its session, so a newcomer first waits until the group is empty. Where the broker
+//! does not tell, or two join at once, the assignment decides: the group's partitions are shared, nobody who joins gets
+//! them all, and of two newcomers the one without partition 0 gives up first. A holder keeps the lock while it keeps any.
 
 use std::{
     sync::Arc,
@@ -14,11 +16,12 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::KafkaError,
+    topic_partition_list::TopicPartitionListElem,
 };
 use tokio_util::sync::CancellationToken;
 use weir_common::kafka as settings;
 
-use super::{Kafka, Shared, problem, refused};
+use super::{Kafka, Shared, problem, refused, topics::partition_count};
 
 /// A killed holder's membership ends after it.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
@@ -114,9 +117,15 @@ fn acquire(shared: &Arc<Shared>, topic: &str) -> Result<JobLock, crate::Exit> {
     let consumer: Member = config.create_with_context(Quiet).map_err(|error| refused("sink", &error))?;
     let what = format!("joining group {group} at {}", shared.sink_address());
     consumer.subscribe(&[topic]).map_err(|error| problem(&what, &error))?;
-    let deadline = Instant::now() + PATIENCE;
-    while !holds(&consumer, topic) {
-        if Instant::now() >= deadline {
+    let all = partition_count(&shared.progress, topic, shared.sink_address())?.unwrap_or(1);
+    let joined = Instant::now();
+    loop {
+        let held = held(&consumer, topic);
+        if held.len() >= usize::try_from(all).unwrap_or(usize::MAX) {
+            break;
+        }
+        let patience = if held.contains(&DECIDING_PARTITION) { PATIENCE * 2 } else { PATIENCE };
+        if joined.elapsed() >= patience {
             let holder = members(shared, &group).into_iter().next().unwrap_or_else(|| "another member".to_owned());
             return Err(taken(shared, &group, &holder));
         }
@@ -143,9 +152,9 @@ fn members(shared: &Shared, group: &str) -> Vec<String> {
     members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect()
 }
 
-fn holds(consumer: &Member, topic: &str) -> bool {
-    let assignment = consumer.assignment();
-    assignment.is_ok_and(|list| list.find_partition(topic, DECIDING_PARTITION).is_some())
+fn held(consumer: &Member, topic: &str) -> Vec<i32> {
+    let Ok(assignment) = consumer.assignment() else { return Vec::new() };
+    assignment.elements_for_topic(topic).iter().map(TopicPartitionListElem::partition).collect()
 }
 
 /// Polls the consumer, as membership needs, until the lock is released or lost.
@@ -156,7 +165,7 @@ fn keep(shared: Arc<Shared>, consumer: Member, topic: String, group: String) -> 
         let mut missing_since: Option<Instant> = None;
         while !released.is_cancelled() {
             let _ = consumer.poll(POLL_INTERVAL);
-            if holds(&consumer, &topic) {
+            if !held(&consumer, &topic).is_empty() {
                 missing_since = None;
             } else if missing_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                 // Without an assignment and alone: the broker was away, and the membership comes back.
