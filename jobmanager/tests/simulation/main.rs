@@ -4,7 +4,7 @@
 //!
 //! `WEIR_SIM_SEEDS` (default 300) schedules from `WEIR_SIM_FIRST_SEED` (default 0) on. A failing seed is printed and
 //! replays exactly.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout, reason = "a test that reports what it tried")]
 
 mod broker;
 mod taskmanager;

@@ -36,7 +36,7 @@ impl World {
         self.act(actions);
     }
 
-    pub(super) fn to_coordinator(&mut self, epoch: u64, event: Event) {
+    pub(super) fn tell_coordinator(&mut self, epoch: u64, event: Event) {
         let Some((coordinator, born)) = self.jobmanager.as_mut().filter(|_| epoch == self.epoch) else { return };
         let actions = coordinator.handle(Duration::from_millis(self.now - *born), event);
         self.act(actions);
@@ -124,16 +124,16 @@ impl World {
         match message {
             ToJobmanager::Hello => {
                 let held = taskmanager.claim();
-                self.to_coordinator(self.epoch, Event::Registered { taskmanager: id, held });
+                self.tell_coordinator(self.epoch, Event::Registered { taskmanager: id, held });
             }
             ToJobmanager::Heartbeat { sent } => {
-                self.to_coordinator(self.epoch, Event::Heartbeat { taskmanager: id.clone() });
+                self.tell_coordinator(self.epoch, Event::Heartbeat { taskmanager: id.clone() });
                 let grant = self.jobmanager.as_ref().and_then(|(coordinator, _)| coordinator.grant(&id));
                 if let Some((_, grant)) = grant {
                     self.send(&id, ToTaskmanager::Ack { grant, sent });
                 }
             }
-            ToJobmanager::Event(event) => self.to_coordinator(self.epoch, event),
+            ToJobmanager::Event(event) => self.tell_coordinator(self.epoch, event),
         }
     }
 }

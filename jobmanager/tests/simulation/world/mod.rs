@@ -202,9 +202,9 @@ impl World {
         match step {
             Step::Deadline(epoch) => {
                 self.deadline = None;
-                self.to_coordinator(epoch, Event::DeadlineReached);
+                self.tell_coordinator(epoch, Event::DeadlineReached);
             }
-            Step::Result(epoch, event) => self.to_coordinator(epoch, event),
+            Step::Result(epoch, event) => self.tell_coordinator(epoch, event),
             Step::FenceArrives(epoch, slot, answered) => {
                 self.broker.init(slot);
                 let event = if answered { Event::SlotFenced { slot } } else { Event::FenceFailed { slot } };

@@ -57,7 +57,7 @@ impl World {
         let Some(taskmanager) = self.taskmanager(at) else { return };
         let (id, Some(stream)) = (taskmanager.id.clone(), taskmanager.connection.take()) else { return };
         self.streams.remove(&stream);
-        self.to_coordinator(self.epoch, Event::Disconnected { taskmanager: id });
+        self.tell_coordinator(self.epoch, Event::Disconnected { taskmanager: id });
     }
 
     pub(super) fn at_taskmanager(&mut self, stream: u64, at: usize, message: ToTaskmanager) {
