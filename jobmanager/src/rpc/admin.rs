@@ -48,15 +48,22 @@ impl Service {
 
     async fn stored(&self, checkpoint: CheckpointId, location: String) -> Result<v1::CheckpointInfo, Status> {
         // After a stop the runtime may be gone, and the savepoint is there all the same.
-        let known = self.services.runtime.view().await.ok();
-        let info = known.as_ref().and_then(|view| Some(checkpoint_info(view, view.checkpoint(checkpoint)?)));
-        Ok(info.unwrap_or(v1::CheckpointInfo {
-            checkpoint_id: checkpoint.0,
-            kind: kind_name(StoredKind::Savepoint).to_owned(),
-            status: "COMPLETED".to_owned(),
-            location,
-            ..v1::CheckpointInfo::default()
-        }))
+        if let Ok(view) = self.services.runtime.view().await
+            && let Some(row) = view.checkpoint(checkpoint)
+        {
+            return Ok(checkpoint_info(&view, row));
+        }
+        let stored = self.services.snapshots.find(&location).await.ok();
+        Ok(stored.as_ref().map_or_else(
+            || v1::CheckpointInfo {
+                checkpoint_id: checkpoint.0,
+                kind: kind_name(StoredKind::Savepoint).to_owned(),
+                status: "COMPLETED".to_owned(),
+                location,
+                ..v1::CheckpointInfo::default()
+            },
+            stored_info,
+        ))
     }
 
     async fn find_savepoint(&self, name: &str) -> Result<Info, Status> {
