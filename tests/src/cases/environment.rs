@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{process::Command, sync::OnceCell};
+use tokio::{
+    process::Command,
+    sync::{Mutex, OnceCell},
+};
 
 use crate::{
     checker::truth::{mediawiki::MediaWikis, stub::StubWiki},
@@ -40,6 +43,8 @@ pub struct RealWikis {
     pub api: String,
     /// From the databases.
     pub truth: MediaWikis,
+    /// Held by the case that uses them: together, two cases would only measure how long PHP makes them wait.
+    pub turn: Mutex<()>,
     _server: MediaWiki,
 }
 
@@ -105,7 +110,7 @@ impl Environment {
                 server.load(name, &pages(seed, PAGES))?;
                 truth.add(domain, &server.truth(name)?)?;
             }
-            Ok(RealWikis { api: server.api.clone(), truth, _server: server })
+            Ok(RealWikis { api: server.api.clone(), truth, turn: Mutex::new(()), _server: server })
         };
         self.wikis.get_or_try_init(|| self.blocking(make)).await
     }
@@ -125,6 +130,16 @@ impl Environment {
         })
         .await?;
         Ok(Stub { api: format!("{url}/w/api.php"), truth: StubWiki::new(bytes), process })
+    }
+
+    /// A job on the real wikis, with no more requests at once than four PHP workers answer soon.
+    ///
+    /// # Errors
+    /// Something shared cannot be started.
+    pub async fn job_on_wikis(&self, name: &str, wikis: &RealWikis) -> anyhow::Result<Job> {
+        let mut spec = self.spec(name, &wikis.api).await?;
+        spec.environment.push(("WEIR__ENRICH__MAX_CONCURRENT_REQUESTS", "4"));
+        Job::prepare(&self.workspace, spec).await
     }
 
     /// A job on the shared broker and S3, exactly once.
