@@ -2,7 +2,7 @@
 # All tests: what `make test` runs. Prints how long each step took.
 #   run.sh                 everything
 #   run.sh e2e [CASE...]   the end-to-end cases alone, or these (`e2e --list` names them)
-# Environment: E2E_ARGS (for example --long), WEIR_SIM_SEEDS (default 100)
+# Environment: E2E_ARGS (for example --keep), WEIR_SIM_SEEDS (default 100)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${CARGO_TARGET_DIR:-target}/debug

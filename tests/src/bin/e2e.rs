@@ -1,4 +1,4 @@
-//! Runs the end-to-end cases: `e2e [--list] [--long] [--keep] [CASE...]`.
+//! Runs the end-to-end cases: `e2e [--list] [--keep] [CASE...]`.
 
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let cases = all().into_iter().filter(|case| names.is_empty() || names.iter().any(|name| *name == case.name));
     let workspace = Workspace::new()?;
-    let environment = Arc::new(Environment::new(workspace.clone(), flag("--long")));
+    let environment = Arc::new(Environment::new(workspace.clone()));
     let reports = tokio::select! {
         reports = run(cases.collect(), &environment) => reports,
         () = asked_to_stop()? => {

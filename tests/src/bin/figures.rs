@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
         None => 20_000,
     };
     let workspace = Workspace::new()?;
-    let environment = Environment::new(workspace.clone(), false);
+    let environment = Environment::new(workspace.clone());
     let mut tables = Vec::new();
     for (latency, name) in [("0", "figures-0ms"), ("50 ms", "figures-50ms")] {
         tables.push(format!(

@@ -29,8 +29,6 @@ const REAL_WIKIS: usize = 3;
 pub struct Environment {
     /// Folders.
     pub workspace: Workspace,
-    /// Full lengths instead of short ones.
-    pub long: bool,
     kafka: OnceCell<Kafka>,
     second_kafka: OnceCell<Kafka>,
     rgw: OnceCell<Rgw>,
@@ -61,9 +59,9 @@ pub struct Stub {
 impl Environment {
     /// Starts nothing yet.
     #[must_use]
-    pub fn new(workspace: Workspace, long: bool) -> Self {
+    pub fn new(workspace: Workspace) -> Self {
         let (kafka, second_kafka) = (OnceCell::new(), OnceCell::new());
-        Self { workspace, long, kafka, second_kafka, rgw: OnceCell::new(), wikis: OnceCell::new() }
+        Self { workspace, kafka, second_kafka, rgw: OnceCell::new(), wikis: OnceCell::new() }
     }
 
     /// `host:port` of the first broker.

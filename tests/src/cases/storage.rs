@@ -13,13 +13,17 @@ use crate::harness::{
     until,
 };
 
+/// How long S3 is away in the middle; the events last longer.
+const AWAY: Duration = Duration::from_secs(60);
+const EVENTS: usize = 30_000;
+
 pub(super) async fn outage(environment: Arc<Environment>) -> anyhow::Result<()> {
     let stub = environment.stub("storage-outage", "20 ms", "0.02", 2000).await?;
     let rgw = environment.own_rgw("rgw-outage").await?;
     let mut spec = environment.spec("storage-outage", &stub.api).await?;
     spec.storage = storage_yaml(&rgw);
     let mut job = Job::prepare(&environment.workspace, spec).await?;
-    let inputs = stub_events(&job, &stub, 7, 8000);
+    let inputs = stub_events(&job, &stub, 7, EVENTS);
 
     rgw.kill()?;
     job.start().await?;
@@ -30,14 +34,13 @@ pub(super) async fn outage(environment: Arc<Environment>) -> anyhow::Result<()> 
     degraded(&mut job, false).await?;
     ensure!(job.admin.status().await?.number_of_completed_checkpoints > 0, "not degraded, yet without a checkpoint");
 
-    let away = Duration::from_secs(if environment.long { 60 } else { 15 });
     rgw.kill()?;
     let before = job.admin.status().await?;
     degraded(&mut job, true).await?;
-    tokio::time::sleep(away).await;
+    tokio::time::sleep(AWAY).await;
     let during = job.admin.status().await?;
     let finished = during.counters.unwrap_or_default().consumed - before.counters.unwrap_or_default().consumed;
-    job.say(&format!("without S3 for {away:?}: {finished} inputs finished, degraded: {:?}", during.degraded));
+    job.say(&format!("without S3 for {AWAY:?}: {finished} inputs finished, degraded: {:?}", during.degraded));
     ensure!(finished > 1000 || during.lag == 0, "the job did not go on without S3: {finished} inputs finished");
     rgw.start()?;
     degraded(&mut job, false).await?;

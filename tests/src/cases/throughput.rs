@@ -28,6 +28,7 @@ pub(super) async fn two_taskmanagers(environment: Arc<Environment>) -> anyhow::R
         shares.push(info.totals.unwrap_or_default().consumed);
     }
     job.say(&format!("shares {shares:?}"));
+    job.lag_is_mirrored().await?;
     ensure!(
         shares.len() == 2 && shares.iter().all(|share| *share >= EVENTS as u64 * 3 / 10),
         "no fair share: {shares:?}"
@@ -46,6 +47,8 @@ pub(super) async fn two_clusters(environment: Arc<Environment>) -> anyhow::Resul
     job.start().await?;
     produce(&job.spec.source, &inputs, 400).await?;
     job.all_done(inputs.len() as u64, Duration::from_secs(120)).await?;
+    job.lag_is_mirrored().await?;
+    job.is_observable().await?;
     job.shut_down().await?;
     job.verdict(&stub.truth, &no_overrides).await?;
     Ok(())

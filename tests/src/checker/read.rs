@@ -101,6 +101,23 @@ pub fn span(bootstrap: &str, topic: &str) -> anyhow::Result<i64> {
     Ok(sum)
 }
 
+/// What a consumer group has committed of a topic, and where the topic ends; summed over its partitions.
+///
+/// # Errors
+/// The broker does not answer, or the topic does not exist.
+pub fn committed_of_group(bootstrap: &str, group: &str, topic: &str) -> anyhow::Result<(i64, i64)> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", group).create()?;
+    let (mut list, mut end) = (TopicPartitionList::new(), 0);
+    for partition in partitions(&consumer, topic)? {
+        list.add_partition(topic, partition);
+        end += consumer.fetch_watermarks(topic, partition, TIMEOUT)?.1;
+    }
+    let committed = consumer.committed_offsets(list, TIMEOUT)?;
+    let offsets = committed.elements().into_iter().filter_map(|element| element.offset().to_raw());
+    Ok((offsets.filter(|offset| *offset > 0).sum(), end))
+}
+
 fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()

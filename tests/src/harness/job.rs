@@ -10,11 +10,13 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use weir_proto::v1::TaskManagerInfo;
 
 use super::{
     admin::Admin,
-    kafka,
+    http, kafka,
     process::{Process, Usage},
     until,
     workspace::{Workspace, free_port},
@@ -56,6 +58,8 @@ pub struct Job {
     pub admin: Admin,
     /// The jobmanager's gRPC address.
     pub address: String,
+    /// Its addresses for health and for metrics.
+    pub http: [String; 2],
     /// The jobmanager, when it runs.
     pub jobmanager: Option<Process>,
     /// The taskmanagers that run.
@@ -76,6 +80,7 @@ impl Job {
         let job = Self {
             config: folder.join("weir.yaml"),
             admin: Admin::new(&address)?,
+            http: [format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?)],
             address,
             jobmanager: None,
             taskmanagers: Vec::new(),
@@ -155,7 +160,7 @@ impl Job {
         yaml += "heartbeat:\n  interval: 500 ms\n  timeout: 4 s\n";
         writeln!(yaml, "storage:\n{}", spec.storage.trim_end())?;
         writeln!(yaml, "jobmanager:\n  address: {0}\n  bind: {0}", self.address)?;
-        writeln!(yaml, "  http_bind: 127.0.0.1:{}\n  metrics_bind: 127.0.0.1:{}", free_port()?, free_port()?)?;
+        writeln!(yaml, "  http_bind: {}\n  metrics_bind: {}", self.http[0], self.http[1])?;
         yaml += "log:\n  level: info\n";
         yaml += &spec.more;
         Ok(yaml)
@@ -305,6 +310,42 @@ impl Job {
             bail!("weir {arguments:?}: {} instead of {code}\n{out}{err}", output.status);
         }
         Ok(out.into_owned())
+    }
+
+    /// Waits until lag tools see on the source cluster that all is done: the consumer group's offsets are the ends.
+    ///
+    /// # Errors
+    /// It does not come to that in time.
+    pub async fn lag_is_mirrored(&self) -> anyhow::Result<()> {
+        until("the consumer group's offsets to reach the ends", Duration::from_secs(30), async || {
+            for topic in self.source_topics() {
+                let (source, group) = (self.spec.source.clone(), format!("{}.test.000", self.spec.name));
+                let read = move || read::committed_of_group(&source, &group, &topic);
+                let (committed, end) = tokio::task::spawn_blocking(read).await??;
+                if committed != end {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// Looks at what probes and scrapers look at: gRPC health, `/readyz`, `/metrics`.
+    ///
+    /// # Errors
+    /// One of them does not answer as it should.
+    pub async fn is_observable(&self) -> anyhow::Result<()> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.address))?.connect().await?;
+        let health = HealthClient::new(channel).check(HealthCheckRequest::default()).await?.into_inner();
+        ensure!(health.status() == ServingStatus::Serving, "grpc.health.v1 says {:?}", health.status());
+        let [http, metrics] = &self.http;
+        for (address, path) in [(http, "/healthz"), (http, "/readyz"), (metrics, "/metrics")] {
+            let (status, body) = http::get(address, path, "localhost").await?;
+            ensure!(status == 200, "{path}: {status} {body}");
+            ensure!(path != "/metrics" || body.contains("weir_"), "no metrics of ours: {body:.300}");
+        }
+        Ok(())
     }
 
     /// SIGTERM to all, taskmanagers first; all must leave with exit code 0.
