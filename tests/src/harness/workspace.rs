@@ -90,9 +90,10 @@ fn processes() -> Vec<u32> {
 
 /// Sends a signal to one process that this run started.
 pub fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).stderr(Stdio::null()).status();
+    // The shell's own `kill`: the program of that name is not on every machine.
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).stderr(Stdio::null()).status();
     if let Err(why) = sent {
-        eprintln!("cannot run kill: {why}");
+        eprintln!("cannot run sh: {why}");
     }
 }
 
