@@ -10,6 +10,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use weir_common::split::SplitId;
+
 use crate::{coordinator::view::CheckpointStatus, runtime::view::View};
 
 const PREFIX: &str = "weir_jobmanager";
@@ -18,6 +20,13 @@ const PREFIX: &str = "weir_jobmanager";
 struct Partition {
     topic: String,
     partition: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Split {
+    topic: String,
+    partition: i32,
+    split: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +74,9 @@ fn register_job(registry: &mut Registry, view: &View) {
     }
     // A gauge: a restore takes it back.
     registry.register("records_finished", "Committed records since the job's first start, by outcome", records);
+    let conserved = view.splits.iter().all(|row| row.split.committed.counters.conserved());
+    let help = "1 while consumed = enriched + passed through + errors + dropped holds for every split";
+    registry.register("conserved", help, ConstGauge::new(i64::from(conserved)));
 }
 
 fn register_checkpoints(registry: &mut Registry, view: &View) {
@@ -90,9 +102,14 @@ fn register_checkpoints(registry: &mut Registry, view: &View) {
 
 fn register_splits(registry: &mut Registry, view: &View) {
     let states = Family::<State, Gauge>::default();
+    let consumed = Family::<Split, Gauge>::default();
     let lags = Family::<Partition, Gauge>::default();
     for row in &view.splits {
         states.get_or_create(&State { state: row.split.state.to_owned() }).inc();
+        let SplitId { topic, partition, index } = &row.split.id;
+        let split = Split { topic: topic.to_string(), partition: *partition, split: *index };
+        let count = row.split.committed.counters.consumed;
+        consumed.get_or_create_owned(&split).set(i64::try_from(count).unwrap_or(i64::MAX));
         if let Some(lag) = row.lag {
             let topic = row.split.id.topic.to_string();
             let gauge = lags.get_or_create_owned(&Partition { topic, partition: row.split.id.partition });
@@ -100,5 +117,20 @@ fn register_splits(registry: &mut Registry, view: &View) {
         }
     }
     registry.register("splits", "Splits by state", states);
+    registry.register(
+        "split_records_finished",
+        "Committed records of each split since the job's first start",
+        consumed,
+    );
+    registry.register(
+        "split_moves",
+        "Splits that went from one taskmanager to another",
+        ConstCounter::new(view.moves.count),
+    );
+    let seconds = ConstCounter::new(view.moves.total.as_secs_f64());
+    let help = "From revocation or loss to the next owner's assignment, summed over all moves";
+    registry.register_with_unit("split_move", help, Unit::Seconds, seconds);
+    let longest = ConstGauge::new(view.moves.longest.as_secs_f64());
+    registry.register_with_unit("longest_split_move", "The longest of them", Unit::Seconds, longest);
     registry.register("lag_records", "Records from the lowest cursor to the log's end", lags);
 }

@@ -37,6 +37,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> String {
         ("  passed through", number(counters.passed_through)),
         ("  errors", number(counters.errors)),
         ("  dropped", number(counters.dropped)),
+        ("Conserved", conserved(&counters).to_owned()),
         (
             "Checkpoints",
             format!(
@@ -50,6 +51,16 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> String {
     ];
     lines.extend(status.degraded.iter().map(|reason| ("DEGRADED", reason.clone())));
     facts(&lines)
+}
+
+/// Whether everything that was consumed has come out somewhere.
+fn conserved(counters: &v1::SplitCounters) -> &'static str {
+    let v1::SplitCounters { consumed, enriched, passed_through, errors, dropped } = *counters;
+    if consumed == enriched + passed_through + errors + dropped {
+        "yes: consumed = enriched + passed through + errors + dropped"
+    } else {
+        "NO: consumed is not enriched + passed through + errors + dropped; please report this"
+    }
 }
 
 pub(super) fn taskmanagers(taskmanagers: &[v1::TaskManagerInfo]) -> String {

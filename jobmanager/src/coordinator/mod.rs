@@ -31,7 +31,7 @@ use self::{
     action::Action,
     checkpoint::Checkpoints,
     event::Event,
-    splits::Split,
+    splits::{Moves, Split},
     suspension::Phase,
     taskmanagers::{Slot, Taskmanager},
 };
@@ -76,6 +76,7 @@ pub struct Coordinator {
     taskmanagers: BTreeMap<TaskmanagerId, Taskmanager>,
     slots: BTreeMap<SlotId, Slot>,
     splits: BTreeMap<SplitId, Split>,
+    moves: Moves,
     grants: u64,
     /// While it lasts, orphaned slots may be claimed and no split is handed out whose owner is not known.
     adoption_ends: Option<Duration>,
@@ -99,6 +100,7 @@ impl Coordinator {
             adoption_ends: (!slots.is_empty()).then_some(settings.heartbeat_timeout),
             slots,
             splits: BTreeMap::new(),
+            moves: Moves::default(),
             grants: 0,
             checkpoints: Checkpoints::new(settings.first_checkpoint, settings.checkpoint_interval),
             phase: Phase::Running,

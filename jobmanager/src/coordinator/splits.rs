@@ -1,6 +1,9 @@
 //! The life of a split: handed out, taken back, read anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use weir_common::{
     ids::{CheckpointId, SlotId, TaskmanagerId},
@@ -22,6 +25,27 @@ pub(super) struct Split {
     /// The newest that is known to be durably committed.
     pub(super) state: SplitState,
     pub(super) owner: Owner,
+    /// Since when it is on its way from one owner to the next.
+    pub(super) moving_since: Option<Duration>,
+}
+
+/// How splits have moved from one taskmanager to another in this leadership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// How many have.
+    pub count: u64,
+    /// From revocation or loss to the next owner's assignment, summed.
+    pub total: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Moves {
+    fn add(&mut self, took: Duration) {
+        self.count += 1;
+        self.total += took;
+        self.longest = took.max(self.longest);
+    }
 }
 
 /// Who may work on a split.
@@ -75,7 +99,7 @@ impl Coordinator {
     pub(super) fn discovered(&mut self, splits: SplitStates) {
         let owner = if self.adoption_ends.is_some() { Owner::Unknown } else { Owner::Nobody };
         for (id, state) in splits {
-            self.splits.entry(id).or_insert(Split { state, owner: owner.clone() });
+            self.splits.entry(id).or_insert(Split { state, owner: owner.clone(), moving_since: None });
         }
     }
 
@@ -137,7 +161,7 @@ impl Coordinator {
                      lost data; going on from Kafka's, records may be repeated"
                 );
             }
-            *split = Split { state, owner: Owner::Nobody };
+            (split.state, split.owner) = (state, Owner::Nobody);
         }
     }
 
@@ -207,6 +231,9 @@ impl Coordinator {
         for id in splits {
             if let Some(split) = self.splits.get_mut(&id) {
                 split.owner = Owner::Taskmanager(to.clone());
+                if let Some(since) = split.moving_since.take() {
+                    self.moves.add(self.now.saturating_sub(since));
+                }
                 states.insert(id, split.state.clone());
             }
         }
@@ -220,6 +247,7 @@ impl Coordinator {
         for id in &splits {
             if let Some(split) = self.splits.get_mut(id) {
                 split.owner = Owner::Releasing(from.clone());
+                split.moving_since = Some(self.now);
             }
         }
         self.actions.push(Action::SendRevoke { taskmanager: from.clone(), splits });
@@ -252,6 +280,7 @@ impl Coordinator {
         for split in self.splits.values_mut() {
             if split.owner.taskmanager() == Some(taskmanager) {
                 split.owner = owner.clone();
+                split.moving_since = Some(self.now);
             }
         }
     }

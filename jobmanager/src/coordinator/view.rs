@@ -7,13 +7,16 @@ use weir_common::{
     split::SplitId,
 };
 
-pub use super::checkpoint::{CheckpointView, Status as CheckpointStatus};
 use super::{
     Coordinator,
     event::SplitState,
     splits::Owner,
     suspension::{Phase, Purpose},
     taskmanagers::Lease,
+};
+pub use super::{
+    checkpoint::{CheckpointView, Status as CheckpointStatus},
+    splits::Moves,
 };
 
 /// A registered taskmanager.
@@ -108,6 +111,12 @@ impl Coordinator {
     #[must_use]
     pub fn number_of_failed_checkpoints(&self) -> u64 {
         self.checkpoints.failed
+    }
+
+    /// How splits have moved since the coordinator's birth.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        self.moves
     }
 
     /// Taskmanagers that were lost since the coordinator's birth.

@@ -11,7 +11,7 @@ use weir_common::{
 use weir_proto::v1;
 
 use super::{Hello, Runtime};
-use crate::coordinator::view::{CheckpointStatus, CheckpointView, SplitView, TaskmanagerView};
+use crate::coordinator::view::{CheckpointStatus, CheckpointView, Moves, SplitView, TaskmanagerView};
 
 /// The job at one moment.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct View {
     pub lost_taskmanagers: u64,
     /// Sums of all splits.
     pub counters: SplitCounters,
+    /// How splits have moved.
+    pub moves: Moves,
     /// Records from min(cursor) to the log's end, over all partitions; `None` while an end is not known.
     pub lag: Option<i64>,
     /// Where snapshots are.
@@ -130,6 +132,7 @@ impl Runtime {
             failed_checkpoints: self.coordinator.number_of_failed_checkpoints(),
             lost_taskmanagers: self.coordinator.number_of_lost_taskmanagers(),
             counters,
+            moves: self.coordinator.moves(),
             lag: self.lag(),
             storage: self.shared.snapshots.address().to_owned(),
         }
@@ -188,6 +191,10 @@ impl Runtime {
             let states: Vec<String> = idle.iter().map(|(state, count)| format!("{count} {state}")).collect();
             let missing = if self.peers.is_empty() { "no taskmanager is registered; " } else { "" };
             reasons.push(format!("{missing}splits that nobody works on: {}", states.join(", ")));
+        }
+        if let Some(row) = splits.iter().find(|row| !row.split.committed.counters.conserved()) {
+            let (split, counters) = (&row.split.id, row.split.committed.counters);
+            reasons.push(format!("split {split} is not conserved, please report this: {counters:?}"));
         }
         let failed = |checkpoint: &CheckpointView| matches!(checkpoint.status, CheckpointStatus::Failed { .. });
         let ended = self.coordinator.checkpoints().filter(|each| each.status != CheckpointStatus::InProgress);

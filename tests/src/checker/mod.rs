@@ -3,6 +3,7 @@
 //! An own code path on purpose: no parser, no rule and no type of the product is used here. What is read is what a
 //! consumer with `isolation.level=read_committed` sees.
 
+pub mod conservation;
 pub mod event;
 pub mod json;
 pub mod read;
@@ -146,6 +147,8 @@ pub enum Rule {
     Schema,
     /// An error event does not carry its input as it came.
     RawEvent,
+    /// What the product counted is not what the topics hold.
+    Conservation,
 }
 
 /// What the checker found.

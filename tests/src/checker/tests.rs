@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     Evidence, Job, Record, Rule, Verdict, check,
+    conservation::{self, Counted, Counts},
     event::Expected,
     schema::{Schema, Schemas},
     truth::{Answer, Link, Slot, Truth},
@@ -261,4 +262,62 @@ fn an_override_says_what_the_general_rule_cannot() {
     let overrides = BTreeMap::from([((SOURCE.to_owned(), 0, 0), expected)]);
     let verdict = judge(&run, &Job { overrides, ..job() });
     assert!(verdict.is_clean(), "{verdict}");
+}
+
+/// What a product that counts right says of the flawless run, in two key ranges.
+fn counted() -> Vec<Counted> {
+    let run = flawless();
+    let kinds = [0, 0, 0, 1, 3, 2, 0, 2];
+    let half = 1 << 31;
+    [(0, half), (half, 1 << 32)]
+        .into_iter()
+        .enumerate()
+        .map(|(index, (start, end))| {
+            let mut counts = Counts::default();
+            for (input, kind) in run.inputs.iter().zip(kinds) {
+                let hash = xxhash_rust::xxh3::xxh3_64(input.key.as_deref().unwrap_or_default()) >> 32;
+                if (start..end).contains(&hash) {
+                    let fields =
+                        [&mut counts.enriched, &mut counts.passed_through, &mut counts.errors, &mut counts.dropped];
+                    *fields.into_iter().nth(kind).expect("four kinds") += 1;
+                }
+            }
+            Counted { topic: SOURCE.into(), partition: 0, split: index as u32, key_hashes: (start, end), counts }
+        })
+        .collect()
+}
+
+fn conservation(run: &Run, counted: &[Counted]) -> Vec<Rule> {
+    let mut verdict = Verdict::default();
+    let evidence = Evidence { inputs: &run.inputs, outputs: &run.outputs, errors: &run.errors };
+    conservation::check(&job(), &evidence, &OneWiki, &schemas(), counted, &mut verdict);
+    verdict.violations.iter().map(|violation| violation.rule).collect()
+}
+
+#[test]
+fn counts_that_agree_with_the_topics_pass_and_each_other_is_found() {
+    let right = counted();
+    assert_eq!(conservation(&flawless(), &right), []);
+    assert_eq!(conservation(&flawless(), &[]), []);
+    let of = |change: fn(&mut Counts)| {
+        let mut wrong = right.clone();
+        change(&mut wrong[0].counts);
+        conservation(&flawless(), &wrong)
+    };
+    let both = [Rule::Conservation; 2];
+    assert_eq!(of(|counts| counts.enriched += 1), both, "one too many, in its range and in the partition");
+    assert_eq!(of(|counts| counts.errors += 1), both);
+    let mut shifted = right.clone();
+    shifted[0].counts.enriched += 1;
+    shifted[1].counts.enriched -= 1;
+    assert_eq!(conservation(&flawless(), &shifted), both, "the sum is right, the ranges are not");
+    let mut lost = flawless();
+    lost.outputs.pop();
+    assert_eq!(conservation(&lost, &right).len(), 2, "an output that is missing was counted");
+    let keyless = {
+        let mut run = flawless();
+        run.inputs[0].key = None;
+        run
+    };
+    assert_eq!(conservation(&keyless, &shifted), [], "by partition alone");
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
-use weir_proto::v1::TaskManagerInfo;
+use weir_proto::v1::{SplitInfo, TaskManagerInfo};
 
 use super::{
     admin::Admin,
@@ -21,7 +21,13 @@ use super::{
     until,
     workspace::{Workspace, free_port},
 };
-use crate::checker::{self, Evidence, Record, Rule, Verdict, read, schema::Schemas, truth::Truth};
+use crate::checker::{
+    self, Evidence, Record, Rule, Verdict,
+    conservation::{self, Counted, Counts},
+    read,
+    schema::Schemas,
+    truth::Truth,
+};
 
 /// What a case wants of its job.
 #[derive(Clone, Debug)]
@@ -64,6 +70,8 @@ pub struct Job {
     pub jobmanager: Option<Process>,
     /// The taskmanagers that run.
     pub taskmanagers: Vec<Process>,
+    /// What `weir splits` counted when the whole source was last finished; held against the topics by the verdict.
+    pub counted: Vec<SplitInfo>,
     workspace: Workspace,
     started: u32,
 }
@@ -84,6 +92,7 @@ impl Job {
             address,
             jobmanager: None,
             taskmanagers: Vec::new(),
+            counted: Vec::new(),
             workspace: workspace.clone(),
             started: 0,
             spec,
@@ -283,6 +292,7 @@ impl Job {
         if self.spec.exactly_once {
             ensure!(counters.consumed == count, "counted {} of {count} inputs", counters.consumed);
         }
+        self.counted = self.admin.splits().await?;
         Ok(())
     }
 
@@ -392,7 +402,10 @@ impl Job {
         };
         let schemas = Schemas::load(&self.workspace.fixtures().join("schemas/jsonschema"))?;
         let evidence = Evidence { inputs: &inputs, outputs: &outputs, errors: &errors };
-        let verdict = checker::check(&job, &evidence, truth, &schemas);
+        let mut verdict = checker::check(&job, &evidence, truth, &schemas);
+        if self.spec.exactly_once {
+            conservation::check(&job, &evidence, truth, &schemas, &self.counts(), &mut verdict);
+        }
         self.say(&format!("checked in {:.1} s: {verdict}", started.elapsed().as_secs_f64()));
         if verdict.violations.iter().any(|violation| violation.rule == Rule::Lost) {
             self.tell_of_lost(&inputs, &outputs).await?;
@@ -400,6 +413,26 @@ impl Job {
         let found = verdict.violations.iter().map(|violation| format!("{:?}: {}\n", violation.rule, violation.what));
         std::fs::write(self.folder.join("violations.txt"), found.collect::<String>())?;
         Ok(verdict)
+    }
+
+    /// What the product counted, in the checker's words.
+    fn counts(&self) -> Vec<Counted> {
+        let counted = |info: &SplitInfo| {
+            let (split, counters) = (info.split.clone().unwrap_or_default(), info.counters.unwrap_or_default());
+            Counted {
+                topic: split.topic,
+                partition: split.partition,
+                split: split.index,
+                key_hashes: (info.key_range_start, info.key_range_end),
+                counts: Counts {
+                    enriched: counters.enriched,
+                    passed_through: counters.passed_through,
+                    errors: counters.errors,
+                    dropped: counters.dropped,
+                },
+            }
+        };
+        self.counted.iter().map(counted).collect()
     }
 
     /// Of lost outputs: were they written and aborted, or never written? Kept beside the logs.
