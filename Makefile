@@ -9,6 +9,7 @@ CASE ?=
 SEEDS ?= 1000
 FIRST_SEED ?= 0
 EVENTS ?= 20000
+PART ?=
 
 .PHONY: help
 help: ## List the targets
@@ -46,8 +47,8 @@ sim: ## Seeded simulation of coordinator and taskmanagers (SEEDS=1000 FIRST_SEED
 		cargo test --locked --workspace --test simulation -- --nocapture
 
 .PHONY: bench
-bench: ## Events/s, CPU, memory and fail-over on real Kafka and RGW (EVENTS=20000 PROFILE=release)
-	@tests/bench/first_figures.sh $(EVENTS)
+bench: ## Events/s, CPU, memory and fail-over on real Kafka and RGW (EVENTS=20000 PART='checkpoints moves' PROFILE=release)
+	@tests/bench/figures.sh $(EVENTS) $(PART)
 
 .PHONY: verify
 verify: ## Check format, lints, dependencies and chart; writes nothing

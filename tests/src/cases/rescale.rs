@@ -1,28 +1,21 @@
 //! Taskmanagers come and go while the job runs: 1 -> 8 -> 2.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::{Environment, stub_events};
 use crate::harness::{
-    admin::Admin,
     job::{Job, no_overrides},
     kafka::produce,
+    moves,
 };
 
 const EVENTS: usize = 9000;
 const PER_SECOND: u32 = 300;
 const MOST: usize = 8;
 const LEFT: usize = 2;
-
-/// How often the splits are looked at.
-const GLANCE: Duration = Duration::from_millis(20);
 
 const LEAVES: Duration = Duration::from_secs(40);
 
@@ -38,7 +31,7 @@ pub(super) async fn up_and_down(environment: Arc<Environment>) -> anyhow::Result
     job.start_taskmanager()?;
     job.running(1).await?;
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(watch(job.admin.clone(), stop.clone()));
+    let watching = tokio::spawn(moves::watch(job.admin.clone(), stop.clone()));
     let feeding = {
         let (bootstrap, inputs) = (job.spec.source.clone(), Arc::clone(&inputs));
         tokio::spawn(async move { produce(&bootstrap, &inputs, PER_SECOND).await })
@@ -62,72 +55,11 @@ pub(super) async fn up_and_down(environment: Arc<Environment>) -> anyhow::Result
     let moves = watching.await??;
     feeding.await??;
     job.all_done(EVENTS as u64, Duration::from_secs(120)).await?;
-    job.say(&moves.to_string());
+    job.say(&format!("{moves} (in it up to 200 ms of transaction.interval)"));
     ensure!(moves.gaps.len() >= 12, "only {} moves of splits were seen", moves.gaps.len());
     let lost = job.admin.status().await?.restarts;
     ensure!(lost == 0, "{lost} taskmanagers were lost although all left by SIGTERM");
     job.shut_down().await?;
     job.verdict(&stub.truth, &no_overrides).await?;
     Ok(())
-}
-
-/// For each move: from the last commit of the old owner to the first of the new one, where the split had records to do.
-#[derive(Debug, Default)]
-struct Moves {
-    gaps: Vec<Duration>,
-}
-
-impl std::fmt::Display for Moves {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut gaps = self.gaps.clone();
-        gaps.sort_unstable();
-        let ms = |at: usize| gaps.get(at).map_or(0, Duration::as_millis);
-        write!(
-            f,
-            "{} moves of splits; commit to commit over the move: median {} ms, 90 % below {} ms, longest {} ms (in it up to \
-             200 ms of transaction.interval)",
-            gaps.len(),
-            ms(gaps.len() / 2),
-            ms(gaps.len() * 9 / 10),
-            ms(gaps.len().saturating_sub(1))
-        )
-    }
-}
-
-/// A split as it was seen last.
-struct Seen {
-    owner: String,
-    consumed: u64,
-    changed: Instant,
-    moved: bool,
-}
-
-async fn watch(admin: Admin, stop: CancellationToken) -> anyhow::Result<Moves> {
-    let mut moves = Moves::default();
-    let mut seen: BTreeMap<i32, Seen> = BTreeMap::new();
-    while !stop.is_cancelled() {
-        let splits = admin.splits().await?;
-        let now = Instant::now();
-        for split in splits.into_iter().filter(|split| !split.taskmanager_id.is_empty()) {
-            let consumed = split.counters.unwrap_or_default().consumed;
-            let owner = split.taskmanager_id;
-            let entry = seen.entry(split.progress_partition).or_insert_with(|| Seen {
-                owner: owner.clone(),
-                consumed,
-                changed: now,
-                moved: false,
-            });
-            if entry.owner != owner {
-                (entry.owner, entry.moved) = (owner, true);
-            }
-            if entry.consumed != consumed {
-                if std::mem::take(&mut entry.moved) {
-                    moves.gaps.push(now - entry.changed);
-                }
-                (entry.consumed, entry.changed) = (consumed, now);
-            }
-        }
-        tokio::time::sleep(GLANCE).await;
-    }
-    Ok(moves)
 }

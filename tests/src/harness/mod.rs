@@ -4,6 +4,7 @@ pub mod admin;
 pub mod http;
 pub mod job;
 pub mod kafka;
+pub mod moves;
 pub mod parts;
 pub mod process;
 pub mod workspace;
