@@ -6,6 +6,8 @@
 //! ```
 
 pub mod budget;
+mod clock;
+pub mod engine;
 pub mod enrich;
 mod host;
 pub mod job;

@@ -55,9 +55,9 @@ struct PartitionLabels {
     partition: i32,
 }
 
-/// Cheap to clone; all clones count into the same numbers.
+/// Counts and gauges of a taskmanager. Cheap to clone; all clones count into the same numbers.
 #[derive(Clone)]
-pub(crate) struct Metrics(Arc<Inner>);
+pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
@@ -95,7 +95,9 @@ pub(crate) struct Totals {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
         let mut inner = Inner {
             registry: Registry::default(),
             enricher: Mutex::default(),

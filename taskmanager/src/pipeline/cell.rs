@@ -18,9 +18,9 @@ use crate::sink::inbox::Inbox;
 /// One owned split. The reader admits and advances, the enrichment completes, the sink finishes: each a short step
 /// under one lock, so that a cut never sees half of one.
 #[derive(Debug)]
-pub(crate) struct SplitCell {
+pub struct SplitCell {
     /// Which split.
-    pub(crate) id: SplitId,
+    pub id: SplitId,
     state: Mutex<State>,
     closed: CancellationToken,
     /// Log end of the partition as last seen, -1 while unknown.
@@ -34,7 +34,9 @@ struct State {
 }
 
 impl SplitCell {
-    pub(crate) fn new(id: SplitId, progress: &Progress, order: Order) -> Self {
+    /// A split that goes on where `progress` stands.
+    #[must_use]
+    pub fn new(id: SplitId, progress: &Progress, order: Order) -> Self {
         Self {
             id,
             state: Mutex::new(State { tracker: Tracker::new(progress), gate: OrderGate::new(order) }),
@@ -44,7 +46,7 @@ impl SplitCell {
     }
 
     /// Takes a record in; `false` when it was taken in before, is finished, or the split is closed.
-    pub(crate) fn admit(&self, key: KeyHash, offset: i64) -> bool {
+    pub fn admit(&self, key: KeyHash, offset: i64) -> bool {
         let mut state = self.lock();
         let admitted = !self.is_closed() && state.tracker.admit(offset);
         if admitted {
@@ -54,18 +56,19 @@ impl SplitCell {
     }
 
     /// The partition was read up to `next` (exclusive).
-    pub(crate) fn advance(&self, next: i64) {
+    pub fn advance(&self, next: i64) {
         self.lock().tracker.advance(next);
     }
 
     /// Lowest offset whose work is not finished.
-    pub(crate) fn cursor(&self) -> i64 {
+    #[must_use]
+    pub fn cursor(&self) -> i64 {
         self.lock().tracker.cursor()
     }
 
     /// A record's work is done: what may leave goes to the sink. Under the lock, so that two completions of one key
     /// cannot overtake each other on the way.
-    pub(crate) fn complete(&self, key: KeyHash, finished: Finished, inbox: &Inbox) {
+    pub fn complete(&self, key: KeyHash, finished: Finished, inbox: &Inbox) {
         let mut state = self.lock();
         if self.is_closed() {
             return;
@@ -76,43 +79,47 @@ impl SplitCell {
     }
 
     /// See [`Tracker::may_finish`].
-    pub(crate) fn may_finish(&self, offset: i64) -> bool {
+    #[must_use]
+    pub fn may_finish(&self, offset: i64) -> bool {
         self.lock().tracker.may_finish(offset)
     }
 
     /// See [`Tracker::finish`].
-    pub(crate) fn finish(&self, offset: i64) {
+    pub fn finish(&self, offset: i64) {
         self.lock().tracker.finish(offset);
     }
 
     /// What the next commit covers.
-    pub(crate) fn progress(&self) -> Progress {
+    #[must_use]
+    pub fn progress(&self) -> Progress {
         self.lock().tracker.progress()
     }
 
     /// Ends the split here: running work is dropped, later results too.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.closed.cancel();
         self.lock().gate.clear();
     }
 
     /// Whether [`SplitCell::close`] was called.
-    pub(crate) fn is_closed(&self) -> bool {
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
 
     /// Waits for [`SplitCell::close`]. Cancel safe.
-    pub(crate) async fn closed(&self) {
+    pub async fn closed(&self) {
         self.closed.cancelled().await;
     }
 
     /// The partition ends at `offset` (exclusive).
-    pub(crate) fn set_log_end(&self, offset: i64) {
+    pub fn set_log_end(&self, offset: i64) {
         self.log_end.fetch_max(offset, Ordering::Relaxed);
     }
 
     /// Log end of the partition, where known.
-    pub(crate) fn log_end(&self) -> Option<i64> {
+    #[must_use]
+    pub fn log_end(&self) -> Option<i64> {
         Some(self.log_end.load(Ordering::Relaxed)).filter(|end| *end >= 0)
     }
 

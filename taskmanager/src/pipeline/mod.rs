@@ -21,15 +21,15 @@ use crate::{
 
 /// A record whose work is done, on its way to the sink.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub struct Finished {
     /// Its split.
-    pub(crate) cell: Arc<SplitCell>,
+    pub cell: Arc<SplitCell>,
     /// The record.
-    pub(crate) record: Arc<SourceRecord>,
+    pub record: Arc<SourceRecord>,
     /// What became of it.
-    pub(crate) outcome: Outcome,
+    pub outcome: Outcome,
     /// Its share of the budget.
-    pub(crate) held: Held,
+    pub held: Held,
 }
 
 /// Runs the enricher for many records at once.

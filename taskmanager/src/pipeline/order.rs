@@ -9,7 +9,7 @@ use weir_common::{config::Order, split::KeyHash};
 ///
 /// Keys are told apart by their hash: two that share one wait for each other, which is harmless.
 #[derive(Debug)]
-pub(crate) struct OrderGate<R> {
+pub struct OrderGate<R> {
     order: Order,
     lanes: HashMap<KeyHash, VecDeque<(i64, Option<R>)>>,
 }
@@ -18,19 +18,21 @@ pub(crate) struct OrderGate<R> {
 const WHOLE: KeyHash = KeyHash(0);
 
 impl<R> OrderGate<R> {
-    pub(crate) fn new(order: Order) -> Self {
+    /// An empty gate.
+    #[must_use]
+    pub fn new(order: Order) -> Self {
         Self { order, lanes: HashMap::new() }
     }
 
     /// A record was taken in. Offsets of one split come in ascending order.
-    pub(crate) fn admit(&mut self, key: KeyHash, offset: i64) {
+    pub fn admit(&mut self, key: KeyHash, offset: i64) {
         if let Some(lane) = self.lane_of(key) {
             self.lanes.entry(lane).or_default().push_back((offset, None));
         }
     }
 
     /// A record's work is done: appends to `released` what may leave now, in order.
-    pub(crate) fn complete(&mut self, key: KeyHash, offset: i64, result: R, released: &mut Vec<R>) {
+    pub fn complete(&mut self, key: KeyHash, offset: i64, result: R, released: &mut Vec<R>) {
         let Some(lane_of) = self.lane_of(key) else {
             released.push(result);
             return;
@@ -48,7 +50,7 @@ impl<R> OrderGate<R> {
     }
 
     /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.lanes.clear();
     }
 

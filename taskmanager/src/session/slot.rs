@@ -13,6 +13,7 @@ use weir_common::{
 
 use crate::{
     budget::Budget,
+    clock::SystemClock,
     enrich::Enricher,
     job::JobSpec,
     metrics::Metrics,
@@ -67,7 +68,8 @@ impl Slot {
             cut_bytes: budget.total_bytes() / CUT_SHARE,
         };
         let inbox = Arc::new(Inbox::default());
-        let writer = Writer::new(output, setup, Arc::clone(&lease), Arc::clone(&enricher), metrics.clone());
+        let writer =
+            Writer::new(output, SystemClock, setup, Arc::clone(&lease), Arc::clone(&enricher), metrics.clone());
         let interval = config.transaction.interval;
         Sink::new(writer, Arc::clone(&inbox), lease, interval, events).spawn().context("the sink's thread")?;
         let runtime = Handle::current();

@@ -10,8 +10,9 @@ use weir_common::{
 use crate::sink::report::{SinkEvent, SinkEventKind, SplitReport};
 
 /// What the jobmanager says, in our types.
+#[expect(missing_docs, reason = "the types of the fields say what they are")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum FromJobmanager {
+pub enum FromJobmanager {
     /// The job is known now. `job_changed`: it is another one than the enricher was made for.
     Registered { job_changed: bool },
     /// Politely refused; `retry_ms` 0: for good.
@@ -33,8 +34,9 @@ pub(crate) enum FromJobmanager {
 }
 
 /// Something that happened.
+#[expect(missing_docs, reason = "the types of the fields say what they are")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Input {
+pub enum Input {
     /// The stream is open; Register was sent with [`Session::held`].
     Connected,
     /// The stream broke.
@@ -50,34 +52,35 @@ pub(crate) enum Input {
 }
 
 /// What we say.
+#[expect(missing_docs, reason = "the types of the fields say what they are")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum ToJobmanager {
+pub enum ToJobmanager {
+    /// The producer is initialised: splits may come.
     SlotReady { slot: SlotId, grant: GrantId },
+    /// What is committed; `checkpoint`: in answer to that barrier.
     Report { checkpoint: Option<CheckpointId>, slot: SlotId, splits: Vec<SplitReport> },
+    /// Committed and dropped.
     Released { splits: Vec<SplitReport> },
+    /// We want to leave: take the splits back.
     Draining,
+    /// The slot is gone with all its splits: fence it, grant anew.
     SlotLost { slot: SlotId, grant: GrantId, reason: String },
 }
 
 /// What the shell must do, in order.
+#[expect(missing_docs, reason = "the types of the fields say what they are")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Effect {
+pub enum Effect {
+    /// Say this on the stream.
     Send(ToJobmanager),
     /// Make the job's enricher, then [`Input::EnricherReady`].
     BuildEnricher,
     /// A grant's time runs from now on.
-    Lease {
-        grant: GrantId,
-        ttl_ms: u64,
-    },
+    Lease { grant: GrantId, ttl_ms: u64 },
     /// Make sink and readers of the slot.
-    StartSlot {
-        slot: SlotId,
-    },
+    StartSlot { slot: SlotId },
     /// The grant was renewed.
-    Renew {
-        ttl_ms: u64,
-    },
+    Renew { ttl_ms: u64 },
     /// Hand splits to sink and readers.
     Assign(Vec<SplitReport>),
     /// Stop reading, commit, release.
@@ -89,9 +92,7 @@ pub(crate) enum Effect {
     /// Drop producer, readers and splits without a commit.
     DropSlot,
     /// Close the stream and dial again after this.
-    Redial {
-        after_ms: u64,
-    },
+    Redial { after_ms: u64 },
     /// Leave the process.
     Exit(Leave),
     /// Only to be counted and logged.
@@ -100,7 +101,7 @@ pub(crate) enum Effect {
 
 /// How the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Leave {
+pub enum Leave {
     /// As asked.
     Drained,
     /// The jobmanager does not want us.
@@ -108,11 +109,12 @@ pub(crate) enum Leave {
 }
 
 /// The slot as it is held now.
+#[expect(missing_docs, reason = "the types of the fields say what they are")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Held {
-    pub(crate) slot: SlotId,
-    pub(crate) grant: GrantId,
-    pub(crate) splits: BTreeMap<SplitId, SplitReport>,
+pub struct Held {
+    pub slot: SlotId,
+    pub grant: GrantId,
+    pub splits: BTreeMap<SplitId, SplitReport>,
     phase: Phase,
 }
 
@@ -128,7 +130,7 @@ enum Phase {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
+pub struct Session {
     highest_epoch: LeaderEpoch,
     /// Register is on its way; what is sent now comes behind it.
     connected: bool,
@@ -140,22 +142,25 @@ pub(crate) struct Session {
 
 impl Session {
     /// What goes into Register: a slot whose producer is initialised, with what is committed.
-    pub(crate) fn held(&self) -> Option<&Held> {
+    #[must_use]
+    pub fn held(&self) -> Option<&Held> {
         self.held.as_ref().filter(|held| held.phase == Phase::Ready)
     }
 
     /// The newest grant, for heartbeats.
-    pub(crate) fn grant(&self) -> Option<GrantId> {
+    #[must_use]
+    pub fn grant(&self) -> Option<GrantId> {
         self.held.as_ref().map(|held| held.grant)
     }
 
     /// Whether the jobmanager has us on its list.
-    pub(crate) fn is_registered(&self) -> bool {
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
         self.registered
     }
 
     /// Applies one input; the effects are done in order.
-    pub(crate) fn handle(&mut self, input: Input) -> Vec<Effect> {
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Connected => {
                 self.connected = true;

@@ -16,7 +16,7 @@ use std::{
 
 /// Why a transaction is in doubt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
+pub enum Doubt {
     /// The client's log spoke of a transport failure.
     LogLine(String),
     /// The client's error callback was called.
@@ -31,7 +31,8 @@ pub(crate) enum Doubt {
 
 impl Doubt {
     /// Short name, for metrics.
-    pub(crate) fn name(&self) -> &'static str {
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
             Self::LogLine(_) => "log_line",
             Self::ErrorCallback(_) => "error_callback",
@@ -42,13 +43,15 @@ impl Doubt {
     }
 
     /// Whether a line of the client's log puts the transaction in doubt.
-    pub(crate) fn of_log_line(facility: &str, message: &str) -> Option<Self> {
+    #[must_use]
+    pub fn of_log_line(facility: &str, message: &str) -> Option<Self> {
         let doubtful = facility == "FAIL" || message.contains("_TRANSPORT") || message.contains("_TIMED_OUT");
         doubtful.then(|| Self::LogLine(format!("{facility}: {message}")))
     }
 
     /// Whether a cut's duration does.
-    pub(crate) fn of_duration(took: Duration, slow: Duration) -> Option<Self> {
+    #[must_use]
+    pub fn of_duration(took: Duration, slow: Duration) -> Option<Self> {
         (took > slow).then_some(Self::SlowCut(took))
     }
 }
@@ -67,21 +70,22 @@ impl fmt::Display for Doubt {
 
 /// The first doubt about one producer since it was made or [`DoubtFlag::clear`]ed. Set by the client's callbacks.
 #[derive(Debug, Default)]
-pub(crate) struct DoubtFlag(Mutex<Option<Doubt>>);
+pub struct DoubtFlag(Mutex<Option<Doubt>>);
 
 impl DoubtFlag {
     /// Raises it, unless it is raised already.
-    pub(crate) fn raise(&self, doubt: Doubt) {
+    pub fn raise(&self, doubt: Doubt) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(doubt);
     }
 
     /// What raised it.
-    pub(crate) fn get(&self) -> Option<Doubt> {
+    #[must_use]
+    pub fn get(&self) -> Option<Doubt> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lowers it: only when nothing is under way that the doubt could be about, right after `init_transactions`.
-    pub(crate) fn clear(&self) {
+    pub fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

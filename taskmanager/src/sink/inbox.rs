@@ -2,20 +2,24 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
+use tokio::sync::Notify;
 use weir_common::{counters::SplitCounters, ids::CheckpointId, progress::Progress, split::SplitId};
 
-use crate::pipeline::{Finished, cell::SplitCell};
+use crate::{
+    clock::Clock,
+    pipeline::{Finished, cell::SplitCell},
+};
 
 /// So many results are taken at once, so that a command waits for no more than these.
 const BATCH: usize = 256;
 
 /// Asks the sink for something. Answered by a [`super::SinkEvent`].
 #[derive(Debug)]
-pub(crate) enum Command {
+pub enum Command {
     /// Results of these splits will come.
     Assign(Vec<AssignedSplit>),
     /// Commit, drop these splits, answer `Released`.
@@ -28,15 +32,15 @@ pub(crate) enum Command {
 
 /// A split that comes to the sink.
 #[derive(Debug)]
-pub(crate) struct AssignedSplit {
+pub struct AssignedSplit {
     /// Shared with reader and enrichment.
-    pub(crate) cell: Arc<SplitCell>,
+    pub cell: Arc<SplitCell>,
     /// Where its progress is kept (exactly-once).
-    pub(crate) progress_partition: i32,
+    pub progress_partition: i32,
     /// What is committed.
-    pub(crate) progress: Progress,
+    pub progress: Progress,
     /// Outcomes of what is committed.
-    pub(crate) counters: SplitCounters,
+    pub counters: SplitCounters,
 }
 
 /// What the sink does next.
@@ -51,9 +55,9 @@ pub(crate) enum Next {
 /// The queue. Bounded from outside: every result holds its share of the byte budget until it is committed, and commands
 /// are as many as the jobmanager has asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub struct Inbox {
     queues: Mutex<Queues>,
-    filled: Condvar,
+    filled: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -63,12 +67,14 @@ struct Queues {
 }
 
 impl Inbox {
-    pub(crate) fn push_command(&self, command: Command) {
+    /// Before everything that waits already but commands.
+    pub fn push_command(&self, command: Command) {
         self.lock().commands.push_back(command);
         self.filled.notify_one();
     }
 
-    pub(crate) fn push_results(&self, results: Vec<Finished>) {
+    /// Behind everything that waits already.
+    pub fn push_results(&self, results: Vec<Finished>) {
         if !results.is_empty() {
             self.lock().results.extend(results);
             self.filled.notify_one();
@@ -76,22 +82,32 @@ impl Inbox {
     }
 
     /// Waits for something to do, at most until `deadline`. One consumer only.
-    pub(crate) fn next(&self, deadline: Instant) -> Next {
-        let mut queues = self.lock();
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is taken before it returns.
+    pub(crate) async fn next(&self, clock: &impl Clock, deadline: Instant) -> Next {
         loop {
-            if let Some(command) = queues.commands.pop_front() {
-                return Next::Command(command);
+            if let Some(next) = self.take() {
+                return next;
             }
-            if !queues.results.is_empty() {
-                let count = queues.results.len().min(BATCH);
-                return Next::Results(queues.results.drain(..count).collect());
-            }
-            let wait = deadline.saturating_duration_since(Instant::now());
-            if wait == Duration::ZERO {
+            if clock.now() >= deadline {
                 return Next::Nothing;
             }
-            queues = self.filled.wait_timeout(queues, wait).unwrap_or_else(PoisonError::into_inner).0;
+            tokio::select! {
+                biased;
+                () = self.filled.notified() => {}
+                () = clock.sleep_until(deadline) => {}
+            }
         }
+    }
+
+    fn take(&self) -> Option<Next> {
+        let mut queues = self.lock();
+        if let Some(command) = queues.commands.pop_front() {
+            return Some(Next::Command(command));
+        }
+        let count = queues.results.len().min(BATCH);
+        (count > 0).then(|| Next::Results(queues.results.drain(..count).collect()))
     }
 
     /// Everything that is ready now, past the commands.

@@ -117,7 +117,7 @@ impl KafkaOutput {
 }
 
 impl Output for KafkaOutput {
-    fn open(&mut self) -> Result<(), Failure> {
+    async fn open(&mut self) -> Result<(), Failure> {
         discard(self.producer.take());
         let producer =
             create(&self.producer_config, "sink").map_err(|error| failure("the producer cannot be made", error))?;
@@ -128,14 +128,14 @@ impl Output for KafkaOutput {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), Failure> {
+    async fn begin(&mut self) -> Result<(), Failure> {
         if self.is_exactly_once() {
             self.producer()?.begin_transaction().map_err(|error| self.failure("begin_transaction failed", error))?;
         }
         Ok(())
     }
 
-    fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal> {
+    async fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal> {
         let (client, topic) = self.client_for(output.destination).map_err(Refusal::Producer)?;
         let deliveries = &client.context().deliveries;
         let mut message = BaseRecord::with_opaque_to(topic, number)
@@ -157,7 +157,7 @@ impl Output for KafkaOutput {
         }
     }
 
-    fn settle(&mut self) -> Vec<Undelivered> {
+    async fn settle(&mut self) -> Vec<Undelivered> {
         let clients = [self.producer.as_ref(), self.errors_elsewhere.as_ref()];
         let mut failed: Vec<_> =
             clients.into_iter().flatten().flat_map(|client| client.context().deliveries.settle()).collect();
@@ -170,7 +170,7 @@ impl Output for KafkaOutput {
         failed
     }
 
-    fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure> {
+    async fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure> {
         let (Some(producer), Some(progress)) = (&self.producer, &self.progress) else { return Ok(()) };
         let group = progress
             .group_metadata()
@@ -192,7 +192,7 @@ impl Output for KafkaOutput {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    async fn commit(&mut self) -> Result<(), Failure> {
         if self.is_exactly_once() {
             // -1: a shorter time could leave client and broker of different minds.
             self.producer()?
@@ -202,7 +202,7 @@ impl Output for KafkaOutput {
         Ok(())
     }
 
-    fn stable_progress(&mut self, splits: &[(SplitId, i32)]) -> Result<Vec<ProgressEntry>, Failure> {
+    async fn stable_progress(&mut self, splits: &[(SplitId, i32)]) -> Result<Vec<ProgressEntry>, Failure> {
         let Some(progress) = &self.progress else { return Ok(Vec::new()) };
         let mut wanted = TopicPartitionList::with_capacity(splits.len());
         for (_, partition) in splits {

@@ -7,19 +7,22 @@
 //! nobody else owns the splits now; and whoever fences us later fences the new epoch too.
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 use weir_common::ids::GrantId;
 
+use crate::clock::Clock;
+
 /// One grant.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub struct Lease {
     grant: GrantId,
     state: Mutex<State>,
-    changed: Condvar,
+    /// For the one who waits in [`Lease::confirmed_since`].
+    changed: Notify,
     heartbeat_wanted: Notify,
 }
 
@@ -31,53 +34,66 @@ struct State {
 }
 
 impl Lease {
-    pub(crate) fn new(grant: GrantId, ttl: Duration, now: Instant) -> Self {
+    /// A grant that lasts for `ttl` from `now` on.
+    #[must_use]
+    pub fn new(grant: GrantId, ttl: Duration, now: Instant) -> Self {
         let state = State { valid_until: now + ttl, confirmed_at: None, ended: false };
-        Self { grant, state: Mutex::new(state), changed: Condvar::new(), heartbeat_wanted: Notify::new() }
+        Self { grant, state: Mutex::new(state), changed: Notify::new(), heartbeat_wanted: Notify::new() }
     }
 
-    pub(crate) fn grant(&self) -> GrantId {
+    /// Which one.
+    #[must_use]
+    pub fn grant(&self) -> GrantId {
         self.grant
     }
 
     /// The jobmanager answered the heartbeat sent at `sent`.
-    pub(crate) fn renew(&self, sent: Instant, ttl: Duration) {
+    pub fn renew(&self, sent: Instant, ttl: Duration) {
         let mut state = self.lock();
         state.valid_until = state.valid_until.max(sent + ttl);
         state.confirmed_at = state.confirmed_at.max(Some(sent));
-        self.changed.notify_all();
+        self.changed.notify_one();
     }
 
     /// The slot is no longer ours; whoever waits is told.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.lock().ended = true;
-        self.changed.notify_all();
+        self.changed.notify_one();
     }
 
-    pub(crate) fn is_valid(&self, now: Instant) -> bool {
+    /// Whether we may still work.
+    #[must_use]
+    pub fn is_valid(&self, now: Instant) -> bool {
         let state = self.lock();
         !state.ended && now < state.valid_until
     }
 
-    /// Waits until the jobmanager has confirmed the grant after `since`; `false` when the grant ends before. Blocks.
-    pub(crate) fn confirmed_since(&self, since: Instant) -> bool {
+    /// Waits until the jobmanager has confirmed the grant after `since`; `false` when the grant ends before. For one
+    /// caller at a time.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn confirmed_since(&self, clock: &impl Clock, since: Instant) -> bool {
         self.heartbeat_wanted.notify_one();
-        let mut state = self.lock();
         loop {
-            let now = Instant::now();
-            if state.ended || now >= state.valid_until {
-                return false;
-            }
-            if state.confirmed_at.is_some_and(|sent| sent >= since) {
+            let (valid_until, confirmed_at) = {
+                let state = self.lock();
+                (if state.ended { None } else { Some(state.valid_until) }, state.confirmed_at)
+            };
+            let Some(valid_until) = valid_until.filter(|until| clock.now() < *until) else { return false };
+            if confirmed_at.is_some_and(|sent| sent >= since) {
                 return true;
             }
-            let wait = (state.valid_until - now).min(Duration::from_secs(1));
-            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = clock.sleep_until(valid_until) => {}
+            }
         }
     }
 
     /// Waits until somebody needs a fresh confirmation. Cancel safe.
-    pub(crate) async fn heartbeat_wanted(&self) {
+    pub async fn heartbeat_wanted(&self) {
         self.heartbeat_wanted.notified().await;
     }
 
@@ -91,6 +107,7 @@ mod tests {
     use std::{sync::Arc, thread};
 
     use super::*;
+    use crate::clock::{SystemClock, block_on};
 
     const TTL: Duration = Duration::from_secs(60);
 
@@ -110,7 +127,7 @@ mod tests {
         lease.renew(start, TTL);
         let waiting = thread::spawn({
             let lease = Arc::clone(&lease);
-            move || lease.confirmed_since(start + Duration::from_millis(1))
+            move || block_on(lease.confirmed_since(&SystemClock, start + Duration::from_millis(1)))
         });
         lease.renew(start + Duration::from_millis(2), TTL);
         assert!(waiting.join().expect("no panic"));
@@ -122,7 +139,7 @@ mod tests {
         let lease = Arc::new(Lease::new(GrantId(1), TTL, start));
         let waiting = thread::spawn({
             let lease = Arc::clone(&lease);
-            move || lease.confirmed_since(start)
+            move || block_on(lease.confirmed_since(&SystemClock, start))
         });
         lease.end();
         assert!(!waiting.join().expect("no panic"));

@@ -9,35 +9,46 @@ use weir_common::{
 
 /// What is durably committed of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SplitReport {
+pub struct SplitReport {
     /// Which split.
-    pub(crate) split: SplitId,
+    pub split: SplitId,
     /// How far it is.
-    pub(crate) progress: Progress,
+    pub progress: Progress,
     /// Outcomes of what is finished.
-    pub(crate) counters: SplitCounters,
+    pub counters: SplitCounters,
     /// Where its progress is kept.
-    pub(crate) progress_partition: i32,
+    pub progress_partition: i32,
 }
 
 /// Something the sink of one grant has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SinkEvent {
+pub struct SinkEvent {
     /// Whose: events of an earlier grant mean nothing any more.
-    pub(crate) grant: GrantId,
+    pub grant: GrantId,
     /// What.
-    pub(crate) kind: SinkEventKind,
+    pub kind: SinkEventKind,
 }
 
 /// See [`SinkEvent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SinkEventKind {
+pub enum SinkEventKind {
     /// The producer is initialised.
     Ready,
     /// Committed; in answer to a barrier all splits, else those that changed.
-    Reported { checkpoint: Option<CheckpointId>, splits: Vec<SplitReport> },
+    Reported {
+        /// The barrier that it answers.
+        checkpoint: Option<CheckpointId>,
+        /// What is committed.
+        splits: Vec<SplitReport>,
+    },
     /// Committed and dropped.
-    Released { splits: Vec<SplitReport> },
+    Released {
+        /// What is committed of them.
+        splits: Vec<SplitReport>,
+    },
     /// The slot is gone with all its splits.
-    Lost { reason: String },
+    Lost {
+        /// Why, for log and jobmanager.
+        reason: String,
+    },
 }

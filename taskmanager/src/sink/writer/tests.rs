@@ -18,19 +18,21 @@ use weir_common::{
     split::{KeyHash, SplitId, SplitsPerPartition},
 };
 
-use super::{
-    doubt::Doubt,
-    inbox::AssignedSplit,
-    lease::Lease,
-    output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
-    writer::{Lost, Setup, Writer},
-};
+use super::{Lost, Setup, Writer};
 use crate::{
     budget::Budget,
+    clock::{SystemClock, block_on},
     enrich::Enricher,
     metrics::Metrics,
     pipeline::{Finished, cell::SplitCell},
     record::{Destination, Outcome, OutputRecord, SourceRecord},
+    sink::{
+        doubt::Doubt,
+        inbox::AssignedSplit,
+        lease::Lease,
+        output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
+        report::SplitReport,
+    },
 };
 
 const SLOT: SlotId = SlotId(4);
@@ -98,20 +100,20 @@ fn failed_call() -> Failure {
 }
 
 impl Output for Fake {
-    fn open(&mut self) -> Result<(), Failure> {
+    async fn open(&mut self) -> Result<(), Failure> {
         (self.transaction, self.progress, self.failed, self.doubt) = Default::default();
         self.broker().opens += 1;
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), Failure> {
+    async fn begin(&mut self) -> Result<(), Failure> {
         self.broker().begins += 1;
         let fault = self.broker().faults.pop_front();
         self.fault = fault.unwrap_or(Fault::None);
         Ok(())
     }
 
-    fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal> {
+    async fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal> {
         if record.offset == POISON && output.value.as_ref() == b"too large for the client" {
             return Err(Refusal::Record("too large".to_owned()));
         }
@@ -127,7 +129,7 @@ impl Output for Fake {
         Ok(())
     }
 
-    fn settle(&mut self) -> Vec<Undelivered> {
+    async fn settle(&mut self) -> Vec<Undelivered> {
         if self.fault == Fault::NotDelivered && !self.transaction.is_empty() {
             self.fault = Fault::None;
             let (number, ..) = self.transaction.remove(0);
@@ -139,7 +141,7 @@ impl Output for Fake {
         std::mem::take(&mut self.failed)
     }
 
-    fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure> {
+    async fn send_progress(&mut self, entries: &[KeptEntry]) -> Result<(), Failure> {
         if self.fault == Fault::ProgressFails {
             return Err(failed_call());
         }
@@ -147,7 +149,7 @@ impl Output for Fake {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    async fn commit(&mut self) -> Result<(), Failure> {
         match self.fault {
             Fault::None | Fault::NotDelivered | Fault::ProgressFails => self.publish(),
             Fault::AnswerLost => {
@@ -165,7 +167,7 @@ impl Output for Fake {
         Ok(())
     }
 
-    fn stable_progress(&mut self, splits: &[(SplitId, i32)]) -> Result<Vec<ProgressEntry>, Failure> {
+    async fn stable_progress(&mut self, splits: &[(SplitId, i32)]) -> Result<Vec<ProgressEntry>, Failure> {
         let broker = self.broker();
         Ok(splits.iter().filter_map(|(_, partition)| broker.entries.get(partition).cloned()).collect())
     }
@@ -203,7 +205,7 @@ fn output(destination: Destination, value: &str) -> OutputRecord {
 }
 
 struct Bench {
-    writer: Writer<Fake>,
+    writer: Writer<Fake, SystemClock>,
     broker: Arc<Mutex<Broker>>,
     cell: Arc<SplitCell>,
     budget: Budget,
@@ -231,11 +233,11 @@ impl Bench {
             slow: Duration::from_secs(60),
             cut_bytes: u64::MAX,
         };
-        let mut writer = Writer::new(fake, setup, Arc::new(lease), Arc::new(Job), Metrics::new());
+        let mut writer = Writer::new(fake, SystemClock, setup, Arc::new(lease), Arc::new(Job), Metrics::new());
         let id = SplitId { topic: "t".into(), partition: 0, index: 2 };
         let cell = Arc::new(SplitCell::new(id.clone(), &Progress::at(0), Order::None));
         broker.lock().expect("no panic").entries.insert(PROGRESS_PARTITION, entry(&id, Progress::at(0)));
-        writer.start().expect("the model opens");
+        block_on(writer.start()).expect("the model opens");
         writer.assign(vec![AssignedSplit {
             cell: Arc::clone(&cell),
             progress_partition: PROGRESS_PARTITION,
@@ -257,7 +259,12 @@ impl Bench {
             SourceRecord { topic: "t".into(), partition: 0, offset, timestamp_ms: None, key: None, value: None };
         let output = Some(output(Destination::Sink, value));
         let outcome = Outcome { kind: OutcomeKind::Enriched, output, error_type: None };
-        self.writer.hand_over(Finished { cell: Arc::clone(&self.cell), record: Arc::new(record), outcome, held })
+        let finished = Finished { cell: Arc::clone(&self.cell), record: Arc::new(record), outcome, held };
+        block_on(self.writer.hand_over(finished))
+    }
+
+    fn cut(&mut self) -> Result<Vec<SplitReport>, Lost> {
+        block_on(self.writer.cut())
     }
 
     /// Takes in and finishes.
@@ -302,7 +309,7 @@ fn output_and_progress_become_one_fact_at_the_cut() {
         bench.finish(offset, "fine").expect("not fenced");
     }
     assert!(bench.visible().is_empty(), "nothing before the cut");
-    let reports = bench.writer.cut().expect("committed");
+    let reports = bench.cut().expect("committed");
     assert_eq!(bench.visible(), [0, 2, 3]);
     let stable = bench.stable();
     assert_eq!((stable.slot, stable.counters.enriched), (Some(SLOT), 3));
@@ -314,15 +321,11 @@ fn output_and_progress_become_one_fact_at_the_cut() {
 #[test]
 fn an_idle_slot_opens_no_transaction() {
     let mut bench = Bench::new(ExactlyOnce, &[]);
-    assert_eq!(bench.writer.cut(), Ok(Vec::new()));
+    assert_eq!(bench.cut(), Ok(Vec::new()));
     assert_eq!(bench.broker.lock().expect("no panic").begins, 0);
     bench.cell.advance(100);
-    assert_eq!(
-        bench.writer.cut().expect("committed")[0].progress,
-        Progress::at(100),
-        "foreign records move the cursor"
-    );
-    assert_eq!(bench.writer.cut(), Ok(Vec::new()));
+    assert_eq!(bench.cut().expect("committed")[0].progress, Progress::at(100), "foreign records move the cursor");
+    assert_eq!(bench.cut(), Ok(Vec::new()));
     assert_eq!(bench.broker.lock().expect("no panic").begins, 1);
 }
 
@@ -338,13 +341,13 @@ fn after_any_doubt_every_result_is_there_once() {
     ] {
         let mut bench = Bench::new(ExactlyOnce, &[fault]);
         bench.pass(0..5);
-        let reports = bench.writer.cut().expect("recovers");
+        let reports = bench.cut().expect("recovers");
         assert_eq!(bench.visible(), [0, 1, 2, 3, 4], "{fault:?}");
         assert_eq!(bench.stable().progress, Progress::at(5), "{fault:?}");
         assert_eq!(reports[0].progress, Progress::at(5), "{fault:?}");
         assert_eq!(bench.broker.lock().expect("no panic").opens, 2, "{fault:?}: recycled once");
         bench.pass(5..7);
-        bench.writer.cut().expect("committed");
+        bench.cut().expect("committed");
         assert_eq!(bench.visible(), [0, 1, 2, 3, 4, 5, 6], "{fault:?}");
     }
 }
@@ -353,7 +356,7 @@ fn after_any_doubt_every_result_is_there_once() {
 fn a_fenced_producer_is_not_replaced_by_ourselves() {
     let mut bench = Bench::new(ExactlyOnce, &[Fault::Fenced]);
     bench.pass(0..2);
-    assert_eq!(bench.writer.cut(), Err(Lost("as told".to_owned())));
+    assert_eq!(bench.cut(), Err(Lost("as told".to_owned())));
     assert_eq!(bench.broker.lock().expect("no panic").opens, 1);
 }
 
@@ -363,7 +366,7 @@ fn progress_of_another_owner_ends_the_slot() {
     bench.pass(0..2);
     let theirs = entry(&bench.cell.id, Progress::at(1));
     bench.broker.lock().expect("no panic").entries.insert(PROGRESS_PARTITION, theirs);
-    let Err(Lost(reason)) = bench.writer.cut() else { panic!("went on") };
+    let Err(Lost(reason)) = bench.cut() else { panic!("went on") };
     assert!(reason.contains("another owner"), "{reason}");
     assert!(bench.visible().is_empty());
 }
@@ -374,7 +377,7 @@ fn a_record_too_large_for_the_client_goes_as_its_error_event() {
     bench.pass(12..13);
     bench.admit([POISON]);
     bench.finish(POISON, "too large for the client").expect("not fenced");
-    bench.writer.cut().expect("committed");
+    bench.cut().expect("committed");
     assert_eq!((bench.visible(), bench.errors()), (vec![12, POISON], vec![POISON]));
     let counters = bench.stable().counters;
     assert!(counters.conserved() && counters.errors == 1 && counters.enriched == 1, "{counters:?}");
@@ -388,7 +391,7 @@ fn a_record_that_the_broker_refuses_takes_no_innocent_ones_with_it() {
         bench.admit([POISON]);
         bench.finish(POISON, "too large for the broker").expect("not fenced");
         bench.pass(14..15);
-        bench.writer.cut().expect("ends");
+        bench.cut().expect("ends");
         let mut visible = bench.visible();
         visible.sort_unstable();
         visible.dedup();
@@ -400,7 +403,7 @@ fn a_record_that_the_broker_refuses_takes_no_innocent_ones_with_it() {
 fn at_least_once_produces_again_what_was_not_acknowledged() {
     let mut bench = Bench::new(AtLeastOnce, &[Fault::NotDelivered]);
     bench.pass(0..3);
-    let reports = bench.writer.cut().expect("recovers");
+    let reports = bench.cut().expect("recovers");
     assert_eq!(bench.visible(), [1, 2, 0, 1, 2], "later ones of its key go again, the newest stays the last");
     assert_eq!(reports[0].progress, Progress::at(3));
 }
@@ -413,14 +416,14 @@ fn results_that_do_not_fit_the_map_wait_for_the_lowest() {
     for offset in (1..count).step_by(2) {
         bench.finish(offset, "fine").expect("not fenced");
     }
-    bench.writer.cut().expect("committed");
+    bench.cut().expect("committed");
     let first = bench.visible().len();
     assert!(first < count as usize / 2, "something is withheld");
     assert!(bench.stable().metadata().len() <= 4096);
     for offset in (0..count).step_by(2) {
         bench.finish(offset, "fine").expect("not fenced");
     }
-    bench.writer.cut().expect("committed");
+    bench.cut().expect("committed");
     assert_eq!(bench.visible().len(), count as usize);
     assert_eq!(bench.stable().progress, Progress::at(count));
 }
@@ -430,11 +433,11 @@ fn a_removed_split_takes_no_results_any_more() {
     let mut bench = Bench::new(ExactlyOnce, &[]);
     bench.pass(0..2);
     bench.admit([2]);
-    bench.writer.cut().expect("committed");
+    bench.cut().expect("committed");
     let id = bench.cell.id.clone();
     assert_eq!(bench.writer.remove(&[id])[0].progress, Progress::at(2));
     bench.finish(2, "late").expect("ignored");
-    bench.writer.cut().expect("nothing to do");
+    bench.cut().expect("nothing to do");
     assert_eq!(bench.visible(), [0, 1]);
 }
 
@@ -464,7 +467,7 @@ proptest! {
         for count in cuts {
             bench.pass((next..next + count).map(|offset| offset + 100));
             next += count;
-            let reports = bench.writer.cut().expect("recovers");
+            let reports = bench.cut().expect("recovers");
             prop_assert_eq!(&reports[0].progress, &bench.stable().progress);
         }
         let expected: Vec<i64> = (100..100 + next).collect();
