@@ -1,0 +1,109 @@
+//! What operators call.
+
+mod info;
+mod refusal;
+mod savepoints;
+
+use tonic::{Request, Response, Status};
+use weir_proto::v1::{self, admin_service_server::AdminService};
+
+use self::{
+    info::{checkpoint_info, split_info, status, stored_info, taskmanager_info},
+    refusal::{gone, storage},
+};
+use super::{Services, convert};
+use crate::runtime::view::View;
+
+/// Checkpoints that are listed where no limit is asked for.
+const DEFAULT_LIMIT: usize = 20;
+
+/// `weir.v1.AdminService`.
+#[derive(Debug)]
+pub(super) struct Service {
+    services: Services,
+}
+
+impl Service {
+    pub(super) fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    async fn view(&self) -> Result<View, Status> {
+        self.services.runtime.view().await.map_err(gone)
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Service {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(status(&self.view().await?)))
+    }
+
+    async fn list_task_managers(
+        &self,
+        _: Request<v1::ListTaskManagersRequest>,
+    ) -> Result<Response<v1::ListTaskManagersResponse>, Status> {
+        let taskmanagers = self.view().await?.taskmanagers.into_iter().map(taskmanager_info).collect();
+        Ok(Response::new(v1::ListTaskManagersResponse { taskmanagers }))
+    }
+
+    async fn list_splits(&self, _: Request<v1::ListSplitsRequest>) -> Result<Response<v1::ListSplitsResponse>, Status> {
+        let splits = self.view().await?.splits.into_iter().map(split_info).collect();
+        Ok(Response::new(v1::ListSplitsResponse { splits }))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<v1::ListCheckpointsRequest>,
+    ) -> Result<Response<v1::ListCheckpointsResponse>, Status> {
+        let limit = match request.into_inner().limit {
+            0 => DEFAULT_LIMIT,
+            limit => limit as usize,
+        };
+        let view = self.view().await?;
+        let checkpoints = view.checkpoints.iter().take(limit).map(|row| checkpoint_info(&view, row)).collect();
+        Ok(Response::new(v1::ListCheckpointsResponse { checkpoints }))
+    }
+
+    async fn trigger_savepoint(
+        &self,
+        request: Request<v1::TriggerSavepointRequest>,
+    ) -> Result<Response<v1::TriggerSavepointResponse>, Status> {
+        let savepoint = Some(self.savepoint(request.into_inner().label, false).await?);
+        Ok(Response::new(v1::TriggerSavepointResponse { savepoint }))
+    }
+
+    async fn list_savepoints(
+        &self,
+        _: Request<v1::ListSavepointsRequest>,
+    ) -> Result<Response<v1::ListSavepointsResponse>, Status> {
+        let savepoints = self.services.snapshots.savepoints().await.map_err(|error| storage(&error))?;
+        Ok(Response::new(v1::ListSavepointsResponse { savepoints: savepoints.iter().map(stored_info).collect() }))
+    }
+
+    async fn get_savepoint(
+        &self,
+        request: Request<v1::GetSavepointRequest>,
+    ) -> Result<Response<v1::GetSavepointResponse>, Status> {
+        Ok(Response::new(self.show(&request.into_inner().savepoint).await?))
+    }
+
+    async fn dispose_savepoint(
+        &self,
+        request: Request<v1::DisposeSavepointRequest>,
+    ) -> Result<Response<v1::DisposeSavepointResponse>, Status> {
+        Ok(Response::new(self.dispose(&request.into_inner().savepoint).await?))
+    }
+
+    async fn stop_with_savepoint(
+        &self,
+        request: Request<v1::StopWithSavepointRequest>,
+    ) -> Result<Response<v1::StopWithSavepointResponse>, Status> {
+        let savepoint = Some(self.savepoint(request.into_inner().label, true).await?);
+        Ok(Response::new(v1::StopWithSavepointResponse { savepoint }))
+    }
+
+    async fn restore(&self, request: Request<v1::RestoreRequest>) -> Result<Response<v1::RestoreResponse>, Status> {
+        Ok(Response::new(self.go_back(request.into_inner()).await?))
+    }
+}
