@@ -5,6 +5,7 @@ mod exit;
 pub mod http;
 pub mod job;
 pub mod kafka;
+pub mod leadership;
 pub mod metrics;
 pub mod rpc;
 pub mod runtime;

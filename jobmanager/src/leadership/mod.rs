@@ -1,0 +1,3 @@
+//! Which jobmanager leads.
+
+pub mod lease;
