@@ -38,6 +38,12 @@ pub enum Command {
     Stop(admin::StopArgs),
     /// Move the job to a savepoint
     Restore(admin::RestoreArgs),
+    /// Let the job rest: every split is released, taskmanagers stay and wait
+    Suspend(Connection),
+    /// Let a suspended or failed job go on
+    Resume(Connection),
+    /// Move splits to other offsets
+    Reset(admin::ResetArgs),
     /// Check configuration files, without network
     #[command(subcommand)]
     Config(config_check::ConfigCommand),

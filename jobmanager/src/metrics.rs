@@ -58,9 +58,13 @@ fn number(count: usize) -> i64 {
 fn register_job(registry: &mut Registry, view: &View) {
     let mut gauge = |name: &str, help: &str, value: i64| registry.register(name, help, ConstGauge::new(value));
     gauge("taskmanagers", "Registered taskmanagers", number(view.taskmanagers.len()));
-    gauge("running", "1 while the job is RUNNING", i64::from(view.state == "RUNNING"));
+    let running = matches!(view.state, "RUNNING" | "RESTARTING");
+    gauge("running", "1 while the job is RUNNING or RESTARTING", i64::from(running));
+    gauge("failed", "1 while the job is FAILED: it waits for an operator", i64::from(view.state == "FAILED"));
     gauge("degraded_reasons", "Reasons for a degraded status", number(view.degraded.len()));
     gauge("leader_epoch", "Epoch of this leadership", i64::try_from(view.leader_epoch.0).unwrap_or(i64::MAX));
+    let help = "Failures after which something was handed out again, in this leadership";
+    registry.register("num_restarts", help, ConstCounter::new(view.restarts));
     registry.register("taskmanagers_lost", "Taskmanagers that were lost", ConstCounter::new(view.lost_taskmanagers));
     let records = Family::<Outcome, Gauge>::default();
     let counters = view.counters;

@@ -34,6 +34,8 @@ pub struct JobRecord {
     pub slots: BTreeSet<SlotId>,
     /// An operator rewound progress; snapshots up to this one are ahead of it on purpose.
     pub rewound: Option<SnapshotId>,
+    /// An operator suspended the job.
+    pub suspended: bool,
 }
 
 /// The newest snapshot, as far as a start needs it.
@@ -101,6 +103,8 @@ pub struct Plan {
     pub fence_first: Vec<SlotId>,
     /// Carried over, see [`JobRecord::rewound`].
     pub rewound: Option<SnapshotId>,
+    /// Carried over, see [`JobRecord::suspended`].
+    pub suspended: bool,
     /// For log and status.
     pub findings: Vec<Finding>,
 }
@@ -154,6 +158,7 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         splits,
         to_write,
         rewound: facts.record.as_ref().and_then(|record| record.rewound),
+        suspended: facts.record.as_ref().is_some_and(|record| record.suspended),
         findings: sorted.findings(facts),
     })
 }
@@ -286,6 +291,7 @@ mod tests {
             splits_per_partition: count(TWO),
             slots: [SlotId(0), SlotId(1)].into(),
             rewound: None,
+            suspended: false,
         };
         let stored = |cursor| SnapshotFacts {
             id: id(3, 30),

@@ -203,6 +203,7 @@ async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut Prog
         splits_per_partition: config.job.splits_per_partition,
         slots: plan.orphaned_slots.iter().copied().collect(),
         rewound: plan.rewound,
+        suspended: plan.suspended,
     };
     Ok(kafka.write_record(record).await?)
 }

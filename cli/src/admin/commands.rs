@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// Time for what only reads the jobmanager's memory.
-const QUICK: Duration = Duration::from_secs(10);
+pub(super) const QUICK: Duration = Duration::from_secs(10);
 
 /// Time for what takes a snapshot or moves all splits: `checkpoint.timeout` is 10 min unless set otherwise.
-const SLOW: Duration = Duration::from_secs(900);
+pub(super) const SLOW: Duration = Duration::from_secs(900);
 
 /// `weir checkpoints`
 #[derive(Debug, clap::Args)]

@@ -9,6 +9,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
     json!({
         "job_name": status.job_name,
         "state": status.state,
+        "state_reason": (!status.state_reason.is_empty()).then_some(&status.state_reason),
         "degraded": status.degraded,
         "delivery_guarantee": status.delivery_guarantee,
         "leader_epoch": status.leader_epoch,

@@ -2,6 +2,7 @@
 
 mod commands;
 mod document;
+mod operations;
 mod progress;
 mod tables;
 
@@ -17,6 +18,7 @@ pub use self::commands::{
     CheckpointsArgs, RestoreArgs, SavepointCommand, StopArgs, checkpoints, restore, savepoint, splits, status, stop,
     taskmanagers,
 };
+pub use self::operations::{ResetArgs, reset, resume, suspend};
 use crate::{
     args::parse_duration,
     exit::{Failure, Outcome, Reason},
@@ -38,7 +40,7 @@ pub struct Connection {
     /// The jobmanager's gRPC address
     #[arg(long, env = "WEIR_JOBMANAGER", default_value = "127.0.0.1:6123", value_name = "HOST:PORT")]
     pub jobmanager: String,
-    /// Time to wait for the answer [default: 10 s; savepoints, stop and restore 15 min]
+    /// Time to wait for the answer [default: 10 s; savepoints, stop, restore, suspend, reset 15 min]
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
     /// Form of the output

@@ -21,7 +21,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> String {
     );
     let mut lines = vec![
         ("Job", status.job_name.clone()),
-        ("State", status.state.clone()),
+        ("State", state(status)),
         ("Guarantee", status.delivery_guarantee.clone()),
         ("Leader epoch", status.leader_epoch.to_string()),
         ("Started", time(status.started_unix_ms).unwrap_or_default()),
@@ -51,6 +51,14 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> String {
     ];
     lines.extend(status.degraded.iter().map(|reason| ("DEGRADED", reason.clone())));
     facts(&lines)
+}
+
+fn state(status: &v1::GetStatusResponse) -> String {
+    if status.state_reason.is_empty() {
+        status.state.clone()
+    } else {
+        format!("{}: {}", status.state, status.state_reason)
+    }
 }
 
 /// Whether everything that was consumed has come out somewhere.

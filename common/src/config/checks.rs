@@ -50,6 +50,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     transactions(config, &mut found);
     timers(config, &mut found);
     counts(config, &mut found);
+    restarts(config, &mut found);
     found.0
 }
 
@@ -250,6 +251,32 @@ fn message_timeout(config: &Config, section: &str, options: &SinkOptions, found:
             "lower it; 5 ms is the default",
         );
     }
+}
+
+fn restarts(config: &Config, found: &mut Found) {
+    let strategy = &config.restart_strategy;
+    let text = duration::format;
+    let exponential = &strategy.exponential_delay;
+    found.unless(
+        exponential.initial_backoff <= exponential.max_backoff,
+        &["restart_strategy.exponential_delay.initial_backoff", "restart_strategy.exponential_delay.max_backoff"],
+        format!("{} is above `max_backoff`, {}", text(exponential.initial_backoff), text(exponential.max_backoff)),
+        "raise `restart_strategy.exponential_delay.max_backoff`",
+    );
+    found.unless(
+        (1.0..=1000.0).contains(&exponential.backoff_multiplier),
+        &["restart_strategy.exponential_delay.backoff_multiplier"],
+        format!("{} is no factor to grow by", exponential.backoff_multiplier),
+        "write 1 to 1000; 1.5 is the default",
+    );
+    let rate = &strategy.failure_rate;
+    found.some_time("restart_strategy.failure_rate.failure_rate_interval", rate.failure_rate_interval);
+    found.unless(
+        (1..=1000).contains(&rate.max_failures_per_interval),
+        &["restart_strategy.failure_rate.max_failures_per_interval"],
+        format!("{} is not from 1 to 1000", rate.max_failures_per_interval),
+        "write `type: none` for a job that must not survive any failure",
+    );
 }
 
 fn timers(config: &Config, found: &mut Found) {

@@ -10,6 +10,7 @@ mod effective;
 mod load;
 mod nearest;
 mod reader;
+mod restart_strategy;
 pub mod size;
 mod template;
 
@@ -23,6 +24,7 @@ pub use self::{
     budget::RetryBudget,
     effective::EffectiveValue,
     load::{ConfigError, Ignored, Loaded, Origin, Problem, load},
+    restart_strategy::{ExponentialDelay, FailureRate, FixedDelay, RestartKind, RestartStrategy},
 };
 use crate::split::SplitsPerPartition;
 
@@ -53,6 +55,9 @@ pub struct Config {
     /// How soon a silent taskmanager counts as lost.
     #[serde(default)]
     pub heartbeat: Heartbeat,
+    /// What follows a failure.
+    #[serde(default)]
+    pub restart_strategy: RestartStrategy,
     /// The jobmanager's addresses.
     #[serde(default)]
     pub jobmanager: Jobmanager,
@@ -337,7 +342,7 @@ impl Default for Job {
 
 /// Where a job starts that has neither progress nor snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
 pub enum StartingOffsets {
     /// The oldest record that is there.
     #[default]
@@ -346,6 +351,34 @@ pub enum StartingOffsets {
     Latest,
     /// What `consumer_group` has committed on the source cluster (where another consumer stopped), else earliest.
     Committed,
+    /// The first record that is not older: `2026-11-25T12:00:00Z`.
+    Timestamp(jiff::Timestamp),
+}
+
+impl TryFrom<String> for StartingOffsets {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            "committed" => Ok(Self::Committed),
+            _ => text.parse().map(Self::Timestamp).map_err(|_| {
+                format!("`{text}` is none of `earliest`, `latest`, `committed`, nor a time like `2026-11-25T12:00:00Z`")
+            }),
+        }
+    }
+}
+
+impl From<StartingOffsets> for String {
+    fn from(offsets: StartingOffsets) -> Self {
+        match offsets {
+            StartingOffsets::Earliest => "earliest".to_owned(),
+            StartingOffsets::Latest => "latest".to_owned(),
+            StartingOffsets::Committed => "committed".to_owned(),
+            StartingOffsets::Timestamp(time) => time.to_string(),
+        }
+    }
 }
 
 /// Periodic snapshots, Flink's names.

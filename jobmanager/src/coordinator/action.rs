@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weir_common::{
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
-    split::SplitId,
+    split::{SplitId, TopicPartition},
 };
 
 use super::event::{RequestId, SplitStates};
@@ -103,7 +103,13 @@ pub enum Action {
     /// Mirror min(cursor) per partition to the consumer group on the source cluster; never read back.
     MirrorLag {
         /// Cursor by topic and partition.
-        cursors: BTreeMap<weir_common::split::TopicPartition, i64>,
+        cursors: BTreeMap<TopicPartition, i64>,
+    },
+    /// Keep durably whether the job rests; then `RestRecorded`, whatever it takes. Nothing to do at-least-once: the shell
+    /// answers at once.
+    RecordRest {
+        /// Whether a next jobmanager finds it suspended.
+        suspended: bool,
     },
     /// The job has ended as asked: answer what is open, leave with exit code 0.
     Finish,
@@ -129,6 +135,17 @@ pub enum Reply {
         /// Records per split that would be done again.
         replayed: BTreeMap<SplitId, Replay>,
     },
+    /// The job rests.
+    Suspended {
+        /// What was stored on the way, or why nothing was.
+        snapshot: Result<String, String>,
+    },
+    /// The job goes on.
+    Resumed,
+    /// The splits were moved.
+    Reset(Consequences),
+    /// They were not, for this would come of it and was not allowed.
+    ResetRefused(Consequences),
     /// It did not work.
     Failed {
         /// Why, for the operator.
@@ -139,6 +156,17 @@ pub enum Reply {
         /// Why, for the operator.
         reason: String,
     },
+}
+
+/// What comes of moving splits, by partition: upper bounds, for records of other key ranges lie in between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consequences {
+    /// Splits that move.
+    pub splits: usize,
+    /// Finished records that are done again.
+    pub replayed: BTreeMap<TopicPartition, u64>,
+    /// Records that nobody has read and nobody will.
+    pub skipped: BTreeMap<TopicPartition, u64>,
 }
 
 /// A split's way back.

@@ -162,7 +162,7 @@ impl Pending {
 
 impl Coordinator {
     pub(super) fn may_trigger(&self) -> bool {
-        matches!(self.phase, Phase::Running) && !self.splits.is_empty()
+        self.is_running() && !self.splits.is_empty()
     }
 
     pub(super) fn savepoint_requested(&mut self, request: RequestId, label: String, stop: bool) {
@@ -183,12 +183,13 @@ impl Coordinator {
 
     /// Starts a waiting savepoint, or a checkpoint that is due.
     pub(super) fn trigger_checkpoint(&mut self) {
-        if !self.may_trigger() || !self.checkpoints.idle() {
+        // A job that rests is not disturbed for periodic ones; a savepoint of it may be asked for.
+        if !matches!(self.phase, Phase::Running) || self.splits.is_empty() || !self.checkpoints.idle() {
             return;
         }
         if let Some((request, label)) = self.checkpoints.waiting.pop_front() {
             self.checkpoints.begin(self.now, SnapshotKind::Savepoint { label }, Some(request));
-        } else if self.checkpoints.next_trigger <= self.now {
+        } else if self.may_trigger() && self.checkpoints.next_trigger <= self.now {
             self.checkpoints.begin(self.now, SnapshotKind::Checkpoint, None);
         } else {
             return;
@@ -234,6 +235,7 @@ impl Coordinator {
             self.reply(request, Reply::Savepoint { checkpoint, location: location.clone() });
         }
         self.stop_stored(checkpoint, &location);
+        self.rest_stored(checkpoint, Ok(location));
     }
 
     pub(super) fn checkpoint_failed(&mut self, checkpoint: CheckpointId, reason: &str) {
@@ -247,6 +249,7 @@ impl Coordinator {
             self.reply(request, Reply::Failed { reason: reason.to_owned() });
         }
         self.stop_failed(checkpoint, reason);
+        self.rest_stored(checkpoint, Err(reason.to_owned()));
     }
 
     pub(super) fn time_out_checkpoint(&mut self) {

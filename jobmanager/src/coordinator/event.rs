@@ -36,6 +36,15 @@ pub struct HeldSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// What an operator allows a reset to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Finished records are done again, their output comes twice.
+    pub replay: bool,
+    /// Records are passed over that nobody has read.
+    pub skip: bool,
+}
+
 /// Something that happened outside of the coordinator. Events of one taskmanager arrive in the order it sent them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -156,6 +165,27 @@ pub enum Event {
     ProgressWriteFailed {
         /// Why.
         reason: String,
+    },
+    /// An operator wants the job to rest until it is resumed.
+    SuspendRequested {
+        /// Who asks.
+        request: RequestId,
+    },
+    /// An operator wants a job that rests to go on.
+    ResumeRequested {
+        /// Who asks.
+        request: RequestId,
+    },
+    /// [`super::action::Action::RecordRest`] is done.
+    RestRecorded,
+    /// An operator moves splits to other offsets.
+    ResetRequested {
+        /// Who asks.
+        request: RequestId,
+        /// Where they go.
+        splits: BTreeMap<SplitId, i64>,
+        /// What may come of it.
+        allowed: Allowed,
     },
     /// [`super::Coordinator::next_deadline`] has come.
     DeadlineReached,

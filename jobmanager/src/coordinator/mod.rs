@@ -13,6 +13,8 @@ mod assignment;
 mod checkpoint;
 pub mod event;
 mod invariants;
+mod reset;
+mod restarts;
 mod splits;
 mod suspension;
 mod taskmanagers;
@@ -23,6 +25,7 @@ pub mod view;
 use std::{collections::BTreeMap, time::Duration};
 
 use weir_common::{
+    config::RestartStrategy,
     ids::{CheckpointId, LeaderEpoch, SlotId, TaskmanagerId},
     split::SplitId,
 };
@@ -31,8 +34,9 @@ use self::{
     action::Action,
     checkpoint::Checkpoints,
     event::Event,
+    restarts::Restarts,
     splits::{Moves, Split},
-    suspension::Phase,
+    suspension::{Phase, Rest},
     taskmanagers::{Slot, Taskmanager},
 };
 
@@ -59,6 +63,10 @@ pub struct Settings {
     pub retry_delay: Duration,
     /// Time between two mirrors of the lag.
     pub mirror_interval: Duration,
+    /// What follows a failure.
+    pub restart_strategy: RestartStrategy,
+    /// An operator had suspended the job before this leadership.
+    pub suspended: bool,
 }
 
 /// Something that failed and is tried again later.
@@ -82,6 +90,9 @@ pub struct Coordinator {
     adoption_ends: Option<Duration>,
     checkpoints: Checkpoints,
     phase: Phase,
+    /// The job rests until it is resumed.
+    rest: Option<Rest>,
+    restarts: Restarts,
     retries: Vec<(Duration, Retry)>,
     next_mirror: Duration,
     mirrored: BTreeMap<weir_common::split::TopicPartition, i64>,
@@ -104,6 +115,8 @@ impl Coordinator {
             grants: 0,
             checkpoints: Checkpoints::new(settings.first_checkpoint, settings.checkpoint_interval),
             phase: Phase::Running,
+            rest: settings.suspended.then_some(Rest::Suspended),
+            restarts: Restarts::new(settings.restart_strategy.clone()),
             retries: Vec::new(),
             next_mirror: settings.mirror_interval,
             mirrored: BTreeMap::new(),
@@ -135,7 +148,14 @@ impl Coordinator {
             self.taskmanagers.values().map(|taskmanager| taskmanager.heard + self.settings.heartbeat_timeout);
         let retries = self.retries.iter().map(|(due, _)| *due);
         let checkpoint = self.checkpoints.next_deadline(&self.settings, self.may_trigger());
-        heartbeats.chain(retries).chain(self.adoption_ends).chain(checkpoint).chain([self.next_mirror]).min()
+        let restart = self.next_restart();
+        heartbeats
+            .chain(retries)
+            .chain(restart)
+            .chain(self.adoption_ends)
+            .chain(checkpoint)
+            .chain([self.next_mirror])
+            .min()
     }
 
     fn take(&mut self, event: Event) {
@@ -161,6 +181,10 @@ impl Coordinator {
             Event::RestoreRequested { request, splits, allow_replay } => {
                 self.restore_requested(request, splits, allow_replay);
             }
+            Event::SuspendRequested { request } => self.suspend_requested(request),
+            Event::ResumeRequested { request } => self.resume_requested(request),
+            Event::RestRecorded => self.rest_recorded(),
+            Event::ResetRequested { request, splits, allowed } => self.reset_requested(request, splits, allowed),
             Event::ProgressWritten => self.progress_written(),
             Event::ProgressWriteFailed { reason } => self.progress_write_failed(&reason),
             Event::DeadlineReached => {}

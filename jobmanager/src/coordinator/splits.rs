@@ -15,7 +15,6 @@ use super::{
     action::Action,
     assignment,
     event::{SplitState, SplitStates},
-    suspension::Phase,
     taskmanagers::Lease,
 };
 
@@ -27,6 +26,8 @@ pub(super) struct Split {
     pub(super) owner: Owner,
     /// Since when it is on its way from one owner to the next.
     pub(super) moving_since: Option<Duration>,
+    /// After a failure: not handed out before.
+    pub(super) wait_until: Duration,
 }
 
 /// How splits have moved from one taskmanager to another in this leadership.
@@ -99,7 +100,12 @@ impl Coordinator {
     pub(super) fn discovered(&mut self, splits: SplitStates) {
         let owner = if self.adoption_ends.is_some() { Owner::Unknown } else { Owner::Nobody };
         for (id, state) in splits {
-            self.splits.entry(id).or_insert(Split { state, owner: owner.clone(), moving_since: None });
+            self.splits.entry(id).or_insert(Split {
+                state,
+                owner: owner.clone(),
+                moving_since: None,
+                wait_until: Duration::ZERO,
+            });
         }
     }
 
@@ -169,7 +175,7 @@ impl Coordinator {
     /// costs the rest nothing; a draining owner gives all at once.
     pub(super) fn rebalance(&mut self) {
         self.revoke_from_draining();
-        if !matches!(self.phase, Phase::Running) || self.adoption_ends.is_some() {
+        if !self.is_running() || self.adoption_ends.is_some() {
             return;
         }
         let members: Vec<&TaskmanagerId> =
@@ -181,6 +187,7 @@ impl Coordinator {
         let busy: BTreeSet<&TaskmanagerId> = self.releasing().collect();
         for (id, target) in planned {
             match &self.splits[id].owner {
+                Owner::Nobody if self.splits[id].wait_until > self.now => {}
                 Owner::Nobody if self.taskmanagers[target].connected => {
                     assigned.entry(target.clone()).or_default().push(id.clone());
                 }
@@ -275,12 +282,13 @@ impl Coordinator {
         self.revoke(taskmanager, lost_revoke);
     }
 
-    /// Takes every split of a slot's former owner away from it.
-    pub(super) fn strip(&mut self, taskmanager: &TaskmanagerId, owner: &Owner) {
+    /// Takes every split of a slot's former owner away from it; they wait until then.
+    pub(super) fn strip(&mut self, taskmanager: &TaskmanagerId, owner: &Owner, wait_until: Duration) {
         for split in self.splits.values_mut() {
             if split.owner.taskmanager() == Some(taskmanager) {
                 split.owner = owner.clone();
                 split.moving_since = Some(self.now);
+                split.wait_until = wait_until;
             }
         }
     }

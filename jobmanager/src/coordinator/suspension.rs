@@ -1,4 +1,5 @@
-//! Coming to rest: every split is released, then the job ends with a savepoint or goes back to one.
+//! Coming to rest: every split is released, then the job ends with a savepoint, goes to other offsets, or rests until it is
+//! resumed.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use weir_common::{ids::CheckpointId, split::SplitId};
 use super::{
     Coordinator,
     action::{Action, Replay, Reply, SnapshotKind},
-    event::{RequestId, SplitStates},
+    event::{Allowed, RequestId, SplitStates},
     splits::Owner,
 };
 
@@ -22,13 +23,33 @@ pub(super) enum Phase {
         request: RequestId,
         checkpoint: CheckpointId,
     },
-    /// At rest; the savepoint's progress is being written.
+    /// At rest; other progress is being written, and what is answered after that.
     Restoring {
         request: RequestId,
         splits: SplitStates,
-        replayed: BTreeMap<SplitId, Replay>,
+        reply: Reply,
+    },
+    /// At rest; a checkpoint of it is being stored.
+    Suspending {
+        request: RequestId,
+        checkpoint: CheckpointId,
+    },
+    /// At rest; whether it stays so is being written, and what is answered after that.
+    Recording {
+        request: RequestId,
+        rest: Option<Rest>,
+        reply: Reply,
     },
     Finished,
+}
+
+/// Why a job rests until it is resumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// An operator wants it so; a next jobmanager finds it so.
+    Suspended,
+    /// The restart strategy gave up. A next jobmanager tries again.
+    Failed { reason: String },
 }
 
 /// What the rest is for.
@@ -36,9 +57,63 @@ pub(super) enum Phase {
 pub(super) enum Purpose {
     Stop { request: RequestId, label: String },
     Restore { request: RequestId, splits: SplitStates, allow_replay: bool },
+    Reset { request: RequestId, splits: BTreeMap<SplitId, i64>, allowed: Allowed },
+    Rest { rest: Rest, request: Option<RequestId> },
 }
 
 impl Coordinator {
+    /// Nothing is asked of the job, and it does not rest.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running) && self.rest.is_none()
+    }
+
+    pub(super) fn suspend_requested(&mut self, request: RequestId) {
+        if self.rest == Some(Rest::Suspended) {
+            return self.reply(request, Reply::Rejected { reason: "the job is suspended already".to_owned() });
+        }
+        if !matches!(self.phase, Phase::Running) {
+            return self.busy(request);
+        }
+        self.come_to_rest(Purpose::Rest { rest: Rest::Suspended, request: Some(request) });
+    }
+
+    pub(super) fn resume_requested(&mut self, request: RequestId) {
+        if !matches!(self.phase, Phase::Running) {
+            return self.busy(request);
+        }
+        if self.rest.is_none() {
+            let reason = "the job is neither suspended nor has it failed; `weir status` says how it is".to_owned();
+            return self.reply(request, Reply::Rejected { reason });
+        }
+        self.record_rest(request, None, Reply::Resumed);
+    }
+
+    fn record_rest(&mut self, request: RequestId, rest: Option<Rest>, reply: Reply) {
+        self.actions.push(Action::RecordRest { suspended: rest == Some(Rest::Suspended) });
+        self.phase = Phase::Recording { request, rest, reply };
+    }
+
+    pub(super) fn rest_recorded(&mut self) {
+        let Phase::Recording { request, rest, reply } = std::mem::replace(&mut self.phase, Phase::Running) else {
+            return;
+        };
+        self.rest = rest;
+        if self.rest.is_none() {
+            self.restarts.begin_anew();
+            self.splits.values_mut().for_each(|split| split.wait_until = self.now);
+            self.taskmanagers.values_mut().for_each(|taskmanager| taskmanager.wait_until = self.now);
+        }
+        self.reply(request, reply);
+    }
+
+    /// The checkpoint of a job that comes to rest: it rests whether that is stored or not.
+    pub(super) fn rest_stored(&mut self, ended: CheckpointId, snapshot: Result<String, String>) {
+        let Phase::Suspending { request, checkpoint } = self.phase else { return };
+        if checkpoint == ended {
+            self.record_rest(request, Some(Rest::Suspended), Reply::Suspended { snapshot });
+        }
+    }
+
     pub(super) fn stop_requested(&mut self, request: RequestId, label: String) {
         if !matches!(self.phase, Phase::Running) {
             return self.busy(request);
@@ -57,11 +132,12 @@ impl Coordinator {
         self.come_to_rest(Purpose::Restore { request, splits, allow_replay });
     }
 
-    fn busy(&mut self, request: RequestId) {
-        self.reply(request, Reply::Rejected { reason: "the job is being stopped or restored already".to_owned() });
+    pub(super) fn busy(&mut self, request: RequestId) {
+        let reason = format!("the job is {} already; try again when that is done", self.job_state());
+        self.reply(request, Reply::Rejected { reason });
     }
 
-    fn come_to_rest(&mut self, purpose: Purpose) {
+    pub(super) fn come_to_rest(&mut self, purpose: Purpose) {
         self.phase = Phase::Releasing(purpose);
         self.reject_waiting_savepoints();
     }
@@ -86,6 +162,12 @@ impl Coordinator {
                 self.phase = Phase::Stopping { request, checkpoint };
             }
             Purpose::Restore { request, splits, allow_replay } => self.rewind(request, splits, allow_replay),
+            Purpose::Reset { request, splits, allowed } => self.reset(request, splits, allowed),
+            Purpose::Rest { rest: Rest::Suspended, request: Some(request) } => {
+                let checkpoint = self.snapshot_at_rest(SnapshotKind::Checkpoint);
+                self.phase = Phase::Suspending { request, checkpoint };
+            }
+            Purpose::Rest { rest, .. } => self.rest = Some(rest),
         }
     }
 
@@ -96,10 +178,15 @@ impl Coordinator {
         if !replayed.is_empty() && !allow_replay {
             return self.reply(request, Reply::ReplayRefused { replayed });
         }
+        self.write_at_rest(request, splits, Reply::Restored { replayed });
+    }
+
+    /// Moves splits of a job at rest.
+    pub(super) fn write_at_rest(&mut self, request: RequestId, splits: SplitStates, reply: Reply) {
         if self.settings.exactly_once {
             self.actions.push(Action::WriteProgress { splits: splits.clone() });
         }
-        self.phase = Phase::Restoring { request, splits, replayed };
+        self.phase = Phase::Restoring { request, splits, reply };
         if !self.settings.exactly_once {
             self.progress_written();
         }
@@ -122,7 +209,7 @@ impl Coordinator {
     }
 
     pub(super) fn progress_written(&mut self) {
-        let Phase::Restoring { request, splits, replayed } = std::mem::replace(&mut self.phase, Phase::Running) else {
+        let Phase::Restoring { request, splits, reply } = std::mem::replace(&mut self.phase, Phase::Running) else {
             return;
         };
         for (id, state) in splits {
@@ -132,7 +219,7 @@ impl Coordinator {
         }
         // Where the snapshot is the truth, a restart must not undo the rewind.
         self.checkpoints.hurry(self.now);
-        self.reply(request, Reply::Restored { replayed });
+        self.reply(request, reply);
     }
 
     /// Some of it may be written: what stands in Kafka decides.
@@ -141,8 +228,7 @@ impl Coordinator {
             return;
         };
         self.free(splits.into_keys().collect());
-        let reason =
-            format!("the savepoint's progress could not be written: {reason}; check `weir splits`, then restore again");
+        let reason = format!("the new progress could not be written: {reason}; check `weir splits`, then try again");
         self.reply(request, Reply::Failed { reason });
     }
 

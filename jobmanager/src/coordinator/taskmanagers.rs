@@ -17,6 +17,8 @@ pub(super) struct Taskmanager {
     pub(super) draining: bool,
     /// It was told that it may exit.
     pub(super) dismissed: bool,
+    /// After a failure: no slot before.
+    pub(super) wait_until: Duration,
 }
 
 impl Taskmanager {
@@ -79,6 +81,7 @@ impl Coordinator {
             lease: Lease::None,
             draining: false,
             dismissed: false,
+            wait_until: Duration::ZERO,
         });
         known.connected = true;
         known.heard = self.now;
@@ -92,7 +95,7 @@ impl Coordinator {
                 known.lease = Lease::Ready(slot, grant);
                 self.settle(&id, held.splits);
             }
-            (Lease::Granted(..) | Lease::Ready(..), _) => self.fence_lease(&id),
+            (Lease::Granted(..) | Lease::Ready(..), _) => self.fence_lease(&id, self.now),
             (Lease::None, Some(held)) => self.adopt(&id, held),
             (Lease::None, None) => {}
         }
@@ -149,7 +152,9 @@ impl Coordinator {
     pub(super) fn slot_lost(&mut self, from: &TaskmanagerId, grant: GrantId) {
         self.heard(from);
         if self.grant(from).is_some_and(|(_, current)| current == grant) {
-            self.fence_lease(from);
+            let wait_until = self.failure(&format!("taskmanager {from} lost its slot"));
+            self.wait_before_lease(from, wait_until);
+            self.fence_lease(from, wait_until);
         }
     }
 
@@ -164,7 +169,10 @@ impl Coordinator {
 
     /// It is gone for good, or counts as gone: its slot is fenced, then its splits move.
     fn lose(&mut self, id: &TaskmanagerId) {
-        self.fence_lease(id);
+        let Some(known) = self.taskmanagers.get(id) else { return };
+        let leaves = known.dismissed || known.draining || known.lease == Lease::None;
+        let wait_until = if leaves { self.now } else { self.failure(&format!("taskmanager {id} was lost")) };
+        self.fence_lease(id, wait_until);
         let Some(taskmanager) = self.taskmanagers.remove(id) else { return };
         if !taskmanager.dismissed {
             self.lost += 1;
@@ -177,11 +185,11 @@ impl Coordinator {
     }
 
     /// Ends a lease without its holder's help.
-    fn fence_lease(&mut self, id: &TaskmanagerId) {
+    fn fence_lease(&mut self, id: &TaskmanagerId, wait_until: Duration) {
         self.checkpoints.forget(id);
         let Some(taskmanager) = self.taskmanagers.get_mut(id) else { return };
         let Some((slot, _)) = std::mem::replace(&mut taskmanager.lease, Lease::None).slot() else { return };
-        self.strip(id, &Owner::Fencing(slot));
+        self.strip(id, &Owner::Fencing(slot), wait_until);
         self.fence(slot);
     }
 
@@ -227,13 +235,14 @@ impl Coordinator {
     /// Everyone who is connected and stays gets a slot, the lowest first.
     pub(super) fn lease_slots(&mut self) {
         self.free_unclaimed();
-        if !matches!(self.phase, Phase::Running) {
+        if !self.is_running() {
             return;
         }
         let waiting: Vec<TaskmanagerId> = self
             .taskmanagers
             .iter()
             .filter(|(_, each)| each.connected && !each.draining && each.lease == Lease::None)
+            .filter(|(_, each)| each.wait_until <= self.now)
             .map(|(id, _)| id.clone())
             .collect();
         for id in waiting {

@@ -11,7 +11,7 @@ use super::{
     Coordinator,
     event::SplitState,
     splits::Owner,
-    suspension::{Phase, Purpose},
+    suspension::{Phase, Purpose, Rest},
     taskmanagers::Lease,
 };
 pub use super::{
@@ -41,7 +41,7 @@ pub struct TaskmanagerView {
 pub struct SplitView {
     /// Which.
     pub id: SplitId,
-    /// `UNASSIGNED`, `READING`, `RUNNING`, `RELEASING`, `FENCING`, `ADOPTING`.
+    /// `UNASSIGNED`, `RESTARTING` (waits after a failure), `READING`, `RUNNING`, `RELEASING`, `FENCING`, `ADOPTING`.
     pub state: &'static str,
     /// Its owner.
     pub taskmanager: Option<TaskmanagerId>,
@@ -50,16 +50,48 @@ pub struct SplitView {
 }
 
 impl Coordinator {
-    /// `INITIALIZING` (no splits yet), `RUNNING`, `STOPPING`, `RESTORING`, `FINISHED`.
+    /// `INITIALIZING` (no splits yet), `RUNNING`, `RESTARTING` (something waits after a failure, the rest goes on),
+    /// `SUSPENDING`, `SUSPENDED`, `FAILING`, `FAILED`, `STOPPING`, `RESTORING`, `RESETTING`, `FINISHED`.
     #[must_use]
     pub fn job_state(&self) -> &'static str {
         match &self.phase {
             Phase::Running if self.splits.is_empty() => "INITIALIZING",
-            Phase::Running => "RUNNING",
+            Phase::Running | Phase::Recording { .. } => match self.rest {
+                Some(Rest::Suspended) => "SUSPENDED",
+                Some(Rest::Failed { .. }) => "FAILED",
+                None if matches!(self.phase, Phase::Recording { .. }) => "SUSPENDING",
+                None if self.next_restart().is_some() => "RESTARTING",
+                None => "RUNNING",
+            },
+            Phase::Releasing(Purpose::Rest { rest: Rest::Failed { .. }, .. }) => "FAILING",
+            Phase::Releasing(Purpose::Rest { .. }) | Phase::Suspending { .. } => "SUSPENDING",
+            Phase::Releasing(Purpose::Reset { .. }) => "RESETTING",
             Phase::Releasing(Purpose::Stop { .. }) | Phase::Stopping { .. } => "STOPPING",
             Phase::Releasing(Purpose::Restore { .. }) | Phase::Restoring { .. } => "RESTORING",
             Phase::Finished => "FINISHED",
         }
+    }
+
+    /// Why the job is in that state, where that is not plain.
+    #[must_use]
+    pub fn state_reason(&self) -> Option<String> {
+        match (&self.phase, &self.rest) {
+            (Phase::Releasing(Purpose::Rest { rest: Rest::Failed { reason }, .. }), _)
+            | (_, Some(Rest::Failed { reason })) => Some(format!("{reason}; `weir resume` starts the job again")),
+            (_, Some(Rest::Suspended)) => Some("an operator suspended the job; `weir resume` lets it go on".to_owned()),
+            (Phase::Running, None) => {
+                let wait = self.next_restart()?.saturating_sub(self.now);
+                let last = self.restarts.last.as_deref().unwrap_or("a failure");
+                Some(format!("{last}; what failed is handed out again in {wait:.1?}, all others go on"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Flink's `numRestarts`: failures after which something was handed out again, since the coordinator's birth.
+    #[must_use]
+    pub fn number_of_restarts(&self) -> u64 {
+        self.restarts.count
     }
 
     /// Everyone registered.
@@ -85,6 +117,7 @@ impl Coordinator {
             id: id.clone(),
             state: match split.owner {
                 Owner::Unknown => "ADOPTING",
+                Owner::Nobody if split.wait_until > self.now => "RESTARTING",
                 Owner::Nobody => "UNASSIGNED",
                 Owner::Taskmanager(_) => "RUNNING",
                 Owner::Releasing(_) => "RELEASING",

@@ -10,7 +10,11 @@ use weir_common::{
 };
 
 use super::{Kafka, KafkaProblem};
-use crate::{coordinator::event::SplitStates, runtime::backend::Backend, start::JobRecord};
+use crate::{
+    coordinator::event::SplitStates,
+    runtime::{ResetTo, backend::Backend},
+    start::JobRecord,
+};
 
 /// [`Backend`] on the job's clusters.
 #[derive(Debug)]
@@ -51,6 +55,14 @@ impl Backend for KafkaBackend {
 
     async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
         self.kafka.log_ends(partitions).await
+    }
+
+    async fn reset_offsets(
+        &self,
+        partitions: Vec<TopicPartition>,
+        to: ResetTo,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        self.kafka.reset_offsets(partitions, to).await
     }
 
     async fn new_partitions(

@@ -1,7 +1,8 @@
 //! Progress and job record: group offsets of the progress topic, on the sink cluster.
 //!
-//! Partition 0 is the job record: offset = leader epoch, metadata = `1|job|<splits per partition>|<slots>|<rewound>`,
-//! `slots` comma separated, `rewound` a snapshot's `<epoch>-<id>` or empty. Only jobmanagers write it, plainly.
+//! Partition 0 is the job record: offset = leader epoch, metadata =
+//! `1|job|<splits per partition>|<slots>|<rewound>|<state>`, `slots` comma separated, `rewound` a snapshot's `<epoch>-<id>` or
+//! empty, `state` `suspended` or empty. Readers accept fewer and more fields. Only jobmanagers write it, plainly.
 //! Partitions from 1 on are one split each, see [`ProgressEntry`].
 
 use std::{
@@ -36,6 +37,7 @@ const MAX_COMMIT_BYTES: usize = 500_000;
 
 const RECORD_VERSION: &str = "1";
 const RECORD_PARTITION: i32 = 0;
+const SUSPENDED: &str = "suspended";
 
 /// Which partition of the progress topic keeps which split.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -264,17 +266,17 @@ fn parse_entry(
 fn record_metadata(job: &str, record: &JobRecord) -> String {
     let slots: Vec<String> = record.slots.iter().map(ToString::to_string).collect();
     let rewound = record.rewound.map(|id| format!("{}-{}", id.epoch, id.checkpoint)).unwrap_or_default();
-    format!("{RECORD_VERSION}|{job}|{}|{}|{rewound}", record.splits_per_partition.get(), slots.join(","))
+    let state = if record.suspended { SUSPENDED } else { "" };
+    format!("{RECORD_VERSION}|{job}|{}|{}|{rewound}|{state}", record.splits_per_partition.get(), slots.join(","))
 }
 
 fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
     let malformed = || format!("`{}` is not a job record", metadata.escape_default());
     let fields: Vec<&str> = metadata.split('|').collect();
-    let (version, splits, slots, rewound) = match fields.as_slice() {
-        [version, _job, splits, slots] => (*version, *splits, *slots, ""),
-        [version, _job, splits, slots, rewound, ..] => (*version, *splits, *slots, *rewound),
-        _ => return Err(malformed()),
-    };
+    let [version, _job, splits, slots, more @ ..] = fields.as_slice() else { return Err(malformed()) };
+    let (version, splits, slots) = (*version, *splits, *slots);
+    let rewound = more.first().copied().unwrap_or_default();
+    let suspended = more.get(1) == Some(&SUSPENDED);
     if version != RECORD_VERSION {
         return Err(format!(
             "format version {version}, this build reads version 1; use the Weir version that wrote it"
@@ -289,7 +291,7 @@ fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
     };
     let rewound = if rewound.is_empty() { None } else { Some(snapshot(rewound).ok_or_else(malformed)?) };
     let leader_epoch = LeaderEpoch(u64::try_from(offset).map_err(|_| malformed())?);
-    Ok(JobRecord { leader_epoch, splits_per_partition, slots, rewound })
+    Ok(JobRecord { leader_epoch, splits_per_partition, slots, rewound, suspended })
 }
 
 #[cfg(test)]
@@ -299,12 +301,13 @@ mod tests {
     #[test]
     fn a_job_record_is_read_back() {
         let rewound = SnapshotId { epoch: LeaderEpoch(3), checkpoint: CheckpointId(44) };
-        for (slots, rewound) in [(vec![], None), (vec![SlotId(0), SlotId(12)], Some(rewound))] {
+        for (slots, rewound, suspended) in [(vec![], None, true), (vec![SlotId(0), SlotId(12)], Some(rewound), false)] {
             let record = JobRecord {
                 leader_epoch: LeaderEpoch(9),
                 splits_per_partition: SplitsPerPartition::DEFAULT,
                 slots: slots.into_iter().collect(),
                 rewound,
+                suspended,
             };
             assert_eq!(parse_record(9, &record_metadata("a.job", &record)), Ok(record));
         }

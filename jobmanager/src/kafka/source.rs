@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _},
@@ -13,6 +14,7 @@ use weir_common::{
 };
 
 use super::{Kafka, KafkaProblem, REQUEST_TIMEOUT, Shared, problem};
+use crate::runtime::ResetTo;
 
 /// Every partition of the topics, from how many each has.
 pub(crate) fn partitions(counts: &BTreeMap<TopicName, i32>) -> Vec<TopicPartition> {
@@ -34,8 +36,9 @@ impl Kafka {
         start: StartingOffsets,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         self.blocking(move |shared| {
-            let committed = match start {
+            let found = match start {
                 StartingOffsets::Committed => committed(shared, &partitions)?,
+                StartingOffsets::Timestamp(time) => since(shared, &partitions, time)?,
                 StartingOffsets::Earliest | StartingOffsets::Latest => BTreeMap::new(),
             };
             let mut offsets = BTreeMap::new();
@@ -46,10 +49,44 @@ impl Kafka {
                     StartingOffsets::Latest => high,
                     // What is gone cannot be read, and what is not there yet was committed to another topic of the name.
                     StartingOffsets::Committed => {
-                        committed.get(&partition).map_or(low, |offset| (*offset).clamp(low, high))
+                        found.get(&partition).map_or(low, |offset| (*offset).clamp(low, high))
                     }
+                    // Where there is none, all that is there is older.
+                    StartingOffsets::Timestamp(_) => found.get(&partition).copied().unwrap_or(high),
                 };
                 offsets.insert(partition, offset);
+            }
+            Ok(offsets)
+        })
+        .await
+    }
+
+    /// Where a reset leads, for each partition that it means.
+    ///
+    /// # Errors
+    /// [`KafkaProblem::Configuration`]: an offset is not in the log. Or the source cluster does not answer.
+    pub async fn reset_offsets(
+        &self,
+        partitions: Vec<TopicPartition>,
+        to: ResetTo,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        let offsets = match to {
+            ResetTo::Earliest => return self.start_offsets(partitions, StartingOffsets::Earliest).await,
+            ResetTo::Latest => return self.start_offsets(partitions, StartingOffsets::Latest).await,
+            ResetTo::Timestamp(time) => return self.start_offsets(partitions, StartingOffsets::Timestamp(time)).await,
+            ResetTo::Offsets(offsets) => offsets,
+        };
+        self.blocking(move |shared| {
+            for (partition, offset) in &offsets {
+                if !partitions.contains(partition) {
+                    return Err(KafkaProblem::Configuration(format!("{partition} is not read by this job")));
+                }
+                let (low, high) = watermarks(shared, partition)?;
+                if !(low..=high).contains(offset) {
+                    return Err(KafkaProblem::Configuration(format!(
+                        "offset {offset} of {partition} is not in the log, which goes from {low} to {high}"
+                    )));
+                }
             }
             Ok(offsets)
         })
@@ -101,6 +138,32 @@ fn watermarks(shared: &Shared, partition: &TopicPartition) -> Result<(i64, i64),
     let what = || format!("asking {} for the offsets of {partition}", shared.source_address());
     let answer = shared.source.fetch_watermarks(&partition.topic, partition.partition, REQUEST_TIMEOUT);
     answer.map_err(|error| problem(&what(), &error))
+}
+
+/// The first offset of each partition whose record is not older; left out where all are.
+fn since(
+    shared: &Shared,
+    partitions: &[TopicPartition],
+    time: Timestamp,
+) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+    let what = format!("asking {} for the offsets of {time}", shared.source_address());
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        // The protocol's field for the offset carries the time here.
+        asked
+            .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(time.as_millisecond()))
+            .map_err(|error| problem(&what, &error))?;
+    }
+    let answer = shared.source.offsets_for_times(asked, REQUEST_TIMEOUT).map_err(|error| problem(&what, &error))?;
+    let mut found = BTreeMap::new();
+    for partition in partitions {
+        let Some(element) = answer.find_partition(&partition.topic, partition.partition) else { continue };
+        element.error().map_err(|error| problem(&what, &error))?;
+        if let Some(offset) = element.offset().to_raw().filter(|offset| *offset >= 0) {
+            found.insert(partition.clone(), offset);
+        }
+    }
+    Ok(found)
 }
 
 fn committed(shared: &Shared, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {

@@ -1,23 +1,26 @@
 //! Performs the coordinator's actions, and takes in what taskmanagers say.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use weir_common::{
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
-    split::SplitId,
+    split::{SplitId, TopicPartition},
 };
 use weir_proto::v1::{self, job_manager_message::Kind};
 
 use super::{
-    Command, ConnectionId, Peer, Runtime, Trouble,
+    Command, ConnectionId, Peer, ResetTo, Runtime, Trouble,
     handle::{self, Attach, Message},
     record::Then,
 };
 use crate::{
     coordinator::{
         action::{Action, Reply, SnapshotKind},
-        event::{Event, SplitStates},
+        event::{Allowed, Event, RequestId, SplitStates},
     },
     rpc::convert,
     store::{
@@ -73,6 +76,10 @@ impl Runtime {
                     Command::Noted { trouble: Trouble::of("lag mirror", &backend.mirror(cursors).await) }
                 });
             }
+            Action::RecordRest { suspended } => {
+                self.recorder.rest(suspended);
+                self.record_then(Then::RestRecorded);
+            }
             Action::Finish => {
                 tracing::info!("the job has ended");
                 self.peers.clear();
@@ -81,7 +88,7 @@ impl Runtime {
         }
     }
 
-    fn reply(&mut self, request: crate::coordinator::event::RequestId, reply: Reply) {
+    pub(super) fn reply(&mut self, request: RequestId, reply: Reply) {
         if let Some(caller) = self.replies.remove(&request) {
             // A caller who did not wait finds the result in the lists.
             let _ = caller.send(reply);
@@ -108,6 +115,30 @@ impl Runtime {
             grant_ttl_ms: self.grant_ttl_ms(),
         };
         self.send(to, Kind::Grant(grant));
+    }
+
+    /// Asks Kafka where a reset leads, then tells the coordinator.
+    pub(super) fn find_reset(
+        &self,
+        request: RequestId,
+        to: ResetTo,
+        topic: Option<&str>,
+        partitions: &[i32],
+        allowed: Allowed,
+    ) {
+        let mut splits: Vec<SplitId> = self.coordinator.splits().map(|split| split.id).collect();
+        splits.retain(|split| topic.is_none_or(|topic| *split.topic == *topic));
+        splits.retain(|split| partitions.is_empty() || partitions.contains(&split.partition));
+        let meant: BTreeSet<TopicPartition> = splits.iter().map(SplitId::topic_partition).collect();
+        let backend = Arc::clone(&self.shared.backend);
+        self.shared.spawn(async move {
+            let found = backend.reset_offsets(meant.into_iter().collect(), to).await;
+            let of = |offsets: BTreeMap<TopicPartition, i64>| {
+                let moved = |split: SplitId| Some((split.clone(), *offsets.get(&split.topic_partition())?));
+                splits.into_iter().filter_map(moved).collect()
+            };
+            Command::ResetFound { request, offsets: found.map(of).map_err(|error| error.to_string()), allowed }
+        });
     }
 
     fn grant_ttl_ms(&self) -> u64 {

@@ -8,6 +8,7 @@ use weir_common::{
     split::{SplitId, TopicPartition},
 };
 
+use super::ResetTo;
 use crate::{coordinator::event::SplitStates, kafka::KafkaProblem, start::JobRecord};
 
 /// Kafka, as the running job needs it. All calls end within a bounded time; dropping a future leaves its call running.
@@ -33,6 +34,13 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
 
     /// Log end offsets, as far as they are known.
     async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64>;
+
+    /// Where a reset leads, for each partition that it means.
+    async fn reset_offsets(
+        &self,
+        partitions: Vec<TopicPartition>,
+        to: ResetTo,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem>;
 
     /// The source's partitions that are not known yet, each with the offset of its oldest record.
     async fn new_partitions(

@@ -1,16 +1,19 @@
 //! What others hold of the runtime: hides the channel.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use weir_common::{
     ids::{CheckpointId, GrantId, TaskmanagerId},
-    split::SplitId,
+    split::{SplitId, TopicPartition},
 };
 use weir_proto::v1;
 
 use super::{Command, view::View};
 use crate::coordinator::{
     action::Reply,
-    event::{HeldSlot, SplitStates},
+    event::{Allowed, HeldSlot, SplitStates},
 };
 
 /// Messages that wait for a taskmanager's stream. One that does not take so many is as good as gone.
@@ -78,6 +81,34 @@ pub enum AdminRequest {
         /// Although output beyond it exists.
         allow_replay: bool,
     },
+    /// Rest until resumed.
+    Suspend,
+    /// Go on.
+    Resume,
+    /// To other offsets.
+    Reset {
+        /// Where to.
+        to: ResetTo,
+        /// Only this topic.
+        topic: Option<String>,
+        /// Only these partitions; empty: all.
+        partitions: Vec<i32>,
+        /// What may come of it.
+        allowed: Allowed,
+    },
+}
+
+/// Where a reset leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResetTo {
+    /// The oldest record that is there.
+    Earliest,
+    /// What comes from now on.
+    Latest,
+    /// The first record that is not older.
+    Timestamp(Timestamp),
+    /// These partitions to these offsets.
+    Offsets(BTreeMap<TopicPartition, i64>),
 }
 
 /// The runtime has ended.

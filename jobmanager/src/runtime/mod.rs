@@ -26,7 +26,9 @@ use weir_common::{
 };
 use weir_proto::v1;
 
-pub use self::handle::{AdminRequest, ConnectionId, Gone, Handle, Hello, Message, OUTGOING_CAPACITY, Outgoing};
+pub use self::handle::{
+    AdminRequest, ConnectionId, Gone, Handle, Hello, Message, OUTGOING_CAPACITY, Outgoing, ResetTo,
+};
 use self::{
     backend::Backend,
     record::{Recorder, Then},
@@ -37,7 +39,7 @@ use crate::{
     coordinator::{
         Coordinator, Settings,
         action::Reply,
-        event::{Event, RequestId, SplitStates},
+        event::{Allowed, Event, RequestId, SplitStates},
     },
     kafka::ProgressIndex,
     start::Plan,
@@ -137,6 +139,8 @@ enum Command {
     LogEnds { ends: BTreeMap<TopicPartition, i64> },
     /// New partitions were prepared.
     Discovered { splits: SplitStates },
+    /// Where a reset leads is known, or why not.
+    ResetFound { request: RequestId, offsets: Result<BTreeMap<SplitId, i64>, String>, allowed: Allowed },
     /// Something is wrong, or is right again.
     Noted { trouble: Trouble },
     /// The jobmanager cannot go on.
@@ -219,6 +223,7 @@ impl Runtime {
                 splits_per_partition,
                 plan.orphaned_slots.iter().copied(),
                 plan.rewound,
+                plan.suspended,
             ),
             coordinator: Coordinator::new(settings),
             born: Instant::now(),
@@ -265,8 +270,9 @@ impl Runtime {
     }
 
     /// The job has ended: the record forgets its slots, which nobody holds any more.
-    async fn leave(self, end: Result<(), Exit>) -> Result<(), Exit> {
+    async fn leave(mut self, end: Result<(), Exit>) -> Result<(), Exit> {
         if end.is_ok() && self.shared.exactly_once {
+            self.recorder.rest(false);
             let written = self.shared.backend.write_record(self.recorder.record([])).await;
             if let Err(error) = written {
                 tracing::warn!(%error, "the job record still names slots; the next start will fence them");
@@ -314,6 +320,10 @@ impl Runtime {
                 self.note(Trouble::none("discovery"));
                 self.apply(Event::SplitsDiscovered { splits });
             }
+            Command::ResetFound { request, offsets, allowed } => match offsets {
+                Ok(splits) => self.apply(Event::ResetRequested { request, splits, allowed }),
+                Err(reason) => self.reply(request, Reply::Rejected { reason }),
+            },
             Command::Noted { trouble } => self.note(trouble),
             Command::Fatal { exit } => self.end = Some(Err(exit)),
         }
@@ -334,6 +344,11 @@ impl Runtime {
             AdminRequest::Savepoint { label, stop } => Event::SavepointRequested { request: id, label, stop },
             AdminRequest::Restore { splits, allow_replay } => {
                 Event::RestoreRequested { request: id, splits, allow_replay }
+            }
+            AdminRequest::Suspend => Event::SuspendRequested { request: id },
+            AdminRequest::Resume => Event::ResumeRequested { request: id },
+            AdminRequest::Reset { to, topic, partitions, allowed } => {
+                return self.find_reset(id, to, topic.as_deref(), &partitions, allowed);
             }
         });
     }
@@ -377,6 +392,8 @@ fn settings(config: &Config, plan: &Plan, exactly_once: bool) -> Settings {
         heartbeat_timeout: config.heartbeat.timeout,
         retry_delay: RETRY_DELAY,
         mirror_interval: MIRROR_INTERVAL,
+        restart_strategy: config.restart_strategy.clone(),
+        suspended: plan.suspended,
     }
 }
 

@@ -10,7 +10,11 @@ use weir_common::{
 };
 
 use super::{Command, RETRY_DELAY, Runtime, Trouble};
-use crate::{coordinator::event::SplitStates, start::JobRecord, store::keys::SnapshotId};
+use crate::{
+    coordinator::event::{Event, SplitStates},
+    start::JobRecord,
+    store::keys::SnapshotId,
+};
 
 /// What is done once the record is written.
 #[derive(Clone, Debug)]
@@ -19,6 +23,8 @@ pub(super) enum Then {
     Grant { taskmanager: TaskmanagerId, slot: SlotId, grant: GrantId },
     /// Rewind progress.
     WriteProgress { splits: SplitStates },
+    /// Tell the coordinator that it is known whether the job rests.
+    RestRecorded,
     /// Nothing: Kafka forgets offsets that nobody has committed for seven days.
     Renewed,
 }
@@ -29,6 +35,7 @@ pub(super) struct Recorder {
     leader_epoch: LeaderEpoch,
     splits_per_partition: SplitsPerPartition,
     rewound: Option<SnapshotId>,
+    suspended: bool,
     recorded: BTreeSet<SlotId>,
     writing: bool,
     dirty: bool,
@@ -44,11 +51,13 @@ impl Recorder {
         splits_per_partition: SplitsPerPartition,
         recorded: impl IntoIterator<Item = SlotId>,
         rewound: Option<SnapshotId>,
+        suspended: bool,
     ) -> Self {
         Self {
             leader_epoch,
             splits_per_partition,
             rewound,
+            suspended,
             recorded: recorded.into_iter().collect(),
             writing: false,
             dirty: false,
@@ -63,11 +72,18 @@ impl Recorder {
             splits_per_partition: self.splits_per_partition,
             slots: slots.into_iter().collect(),
             rewound: self.rewound,
+            suspended: self.suspended,
         }
     }
 
     /// The next write is made although nothing has changed.
     pub(super) fn renew(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Whether a next jobmanager finds the job suspended.
+    pub(super) fn rest(&mut self, suspended: bool) {
+        self.suspended = suspended;
         self.dirty = true;
     }
 
@@ -133,6 +149,7 @@ impl Runtime {
                 }
             }
             Then::WriteProgress { splits } => self.write_progress(splits),
+            Then::RestRecorded => self.apply(Event::RestRecorded),
             Then::Renewed => {}
         }
     }

@@ -22,6 +22,8 @@ pub struct View {
     pub delivery_guarantee: String,
     /// See [`crate::coordinator::Coordinator::job_state`].
     pub state: &'static str,
+    /// Why it is in that state, where that is not plain; may be empty.
+    pub state_reason: String,
     /// Readable reasons for anything that is not as it should be.
     pub degraded: Vec<String>,
     /// Of this leadership.
@@ -40,6 +42,8 @@ pub struct View {
     pub failed_checkpoints: u64,
     /// Taskmanagers that were lost.
     pub lost_taskmanagers: u64,
+    /// Flink's `numRestarts`.
+    pub restarts: u64,
     /// Sums of all splits.
     pub counters: SplitCounters,
     /// How splits have moved.
@@ -122,6 +126,7 @@ impl Runtime {
             job_name: self.job.job_name.clone(),
             delivery_guarantee: self.job.delivery_guarantee.clone(),
             state: self.coordinator.job_state(),
+            state_reason: self.coordinator.state_reason().unwrap_or_default(),
             degraded: self.degraded(&splits),
             leader_epoch: self.shared.leader_epoch,
             started: self.born_at,
@@ -130,6 +135,7 @@ impl Runtime {
             checkpoints: self.coordinator.checkpoints().map(|checkpoint| self.checkpoint_row(checkpoint)).collect(),
             completed_checkpoints: self.coordinator.number_of_completed_checkpoints(),
             failed_checkpoints: self.coordinator.number_of_failed_checkpoints(),
+            restarts: self.coordinator.number_of_restarts(),
             lost_taskmanagers: self.coordinator.number_of_lost_taskmanagers(),
             counters,
             moves: self.coordinator.moves(),
@@ -187,7 +193,7 @@ impl Runtime {
         for row in splits.iter().filter(|row| row.split.taskmanager.is_none()) {
             *idle.entry(row.split.state).or_default() += 1;
         }
-        if self.coordinator.job_state() == "RUNNING" && !idle.is_empty() {
+        if matches!(self.coordinator.job_state(), "RUNNING" | "RESTARTING") && !idle.is_empty() {
             let states: Vec<String> = idle.iter().map(|(state, count)| format!("{count} {state}")).collect();
             let missing = if self.peers.is_empty() { "no taskmanager is registered; " } else { "" };
             reasons.push(format!("{missing}splits that nobody works on: {}", states.join(", ")));

@@ -48,7 +48,8 @@ pub(super) fn status(view: &View) -> v1::GetStatusResponse {
         number_of_completed_checkpoints: view.completed_checkpoints,
         number_of_failed_checkpoints: view.failed_checkpoints,
         storage: view.storage.clone(),
-        restarts: view.lost_taskmanagers,
+        restarts: view.restarts,
+        state_reason: view.state_reason.clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators call.
 
 mod info;
+mod operations;
 mod refusal;
 mod savepoints;
 
@@ -105,5 +106,17 @@ impl AdminService for Service {
 
     async fn restore(&self, request: Request<v1::RestoreRequest>) -> Result<Response<v1::RestoreResponse>, Status> {
         Ok(Response::new(self.go_back(request.into_inner()).await?))
+    }
+
+    async fn suspend(&self, _: Request<v1::SuspendRequest>) -> Result<Response<v1::SuspendResponse>, Status> {
+        Ok(Response::new(self.rest().await?))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        Ok(Response::new(self.go_on().await?))
+    }
+
+    async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetResponse>, Status> {
+        Ok(Response::new(self.move_splits(request.into_inner()).await?))
     }
 }

@@ -1,8 +1,15 @@
 //! Answers that are not what was asked for.
 
-use tonic::{Code, Status};
+use std::collections::BTreeMap;
 
-use crate::{coordinator::action::Reply, runtime::Gone, store::StoreError};
+use tonic::{Code, Status};
+use weir_common::split::TopicPartition;
+
+use crate::{
+    coordinator::action::{Consequences, Reply},
+    runtime::Gone,
+    store::StoreError,
+};
 
 pub(super) fn gone(gone: Gone) -> Status {
     Status::unavailable(gone.to_string())
@@ -30,8 +37,27 @@ pub(super) fn refused(reply: Reply) -> Status {
                  --allow-replay if that is wanted"
             ))
         }
+        Reply::ResetRefused(Consequences { replayed, skipped, .. }) => {
+            let list = |partitions: &BTreeMap<TopicPartition, u64>| {
+                let each = partitions.iter().map(|(partition, records)| format!("{records} of {partition}"));
+                each.collect::<Vec<_>>().join(", ")
+            };
+            let mut reasons = Vec::new();
+            if !replayed.is_empty() {
+                reasons
+                    .push(format!("up to {} finished records would be done again (--allow-replay)", list(&replayed)));
+            }
+            if !skipped.is_empty() {
+                reasons.push(format!("up to {} records would be passed over unread (--allow-skip)", list(&skipped)));
+            }
+            Status::failed_precondition(format!("{}; repeat with that if it is wanted", reasons.join("; ")))
+        }
         Reply::Rejected { reason } => Status::failed_precondition(reason),
         Reply::Failed { reason } => Status::aborted(reason),
-        Reply::Savepoint { .. } | Reply::Restored { .. } => Status::internal("the runtime answered another question"),
+        Reply::Savepoint { .. }
+        | Reply::Restored { .. }
+        | Reply::Suspended { .. }
+        | Reply::Resumed
+        | Reply::Reset(_) => Status::internal("the runtime answered another question"),
     }
 }

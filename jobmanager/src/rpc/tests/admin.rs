@@ -93,3 +93,54 @@ async fn stopping_with_a_savepoint_ends_the_job_and_leaves_no_slots() {
     assert!(record.slots.is_empty());
     assert!(locked(&jobmanager.kafka.progress).values().all(|state| state.progress.cursor == 15));
 }
+
+#[tokio::test]
+async fn a_suspended_job_says_so_is_recorded_and_goes_on_when_resumed() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let taskmanager = jobmanager.taskmanager("a").await;
+    until("both splits", || taskmanager.splits().len() == 2).await;
+    let mut admin = jobmanager.admin().await;
+    let early = admin.resume(v1::ResumeRequest {}).await.expect_err("it runs");
+    assert_eq!(early.code(), Code::FailedPrecondition);
+    let suspended = admin.suspend(v1::SuspendRequest {}).await.expect("suspended").into_inner();
+    assert!(suspended.location.contains("/checkpoints/"), "{suspended:?}");
+    assert!(locked(&jobmanager.kafka.record).clone().expect("written").suspended);
+    assert_eq!(taskmanager.splits().len(), 0);
+    let status = admin.get_status(v1::GetStatusRequest {}).await.expect("status").into_inner();
+    assert_eq!((status.state.as_str(), status.taskmanagers), ("SUSPENDED", 1));
+    assert!(status.state_reason.contains("weir resume"), "{}", status.state_reason);
+    admin.resume(v1::ResumeRequest {}).await.expect("resumed");
+    until("the splits again", || taskmanager.splits().len() == 2).await;
+    assert!(!locked(&jobmanager.kafka.record).clone().expect("written").suspended);
+}
+
+#[tokio::test]
+async fn a_reset_is_refused_with_what_would_come_of_it_unless_allowed() {
+    let jobmanager = Jobmanager::start(2, 2).await;
+    let taskmanager = jobmanager.taskmanager("a").await;
+    until("all splits", || taskmanager.splits().len() == 4).await;
+    taskmanager.work(5);
+    let mut admin = jobmanager.admin().await;
+    admin.trigger_savepoint(v1::TriggerSavepointRequest::default()).await.expect("stored");
+    let to = |to, partitions: &[i32], allow_replay, allow_skip| v1::ResetRequest {
+        to: Some(to),
+        topic: "t".to_owned(),
+        partitions: partitions.to_vec(),
+        allow_replay,
+        allow_skip,
+    };
+    use v1::reset_request::To;
+    let refused = admin.reset(to(To::Earliest(true), &[1], false, true)).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("15 of t-1") && refused.message().contains("--allow-replay"), "{refused}");
+    let refused = admin.reset(to(To::Latest(true), &[1], true, false)).await.expect_err("refused");
+    assert!(refused.message().contains("985 of t-1") && refused.message().contains("--allow-skip"), "{refused}");
+    let refused = admin.reset(to(To::Earliest(true), &[7], true, true)).await.expect_err("refused");
+    assert!(refused.message().contains("no split"), "{refused}");
+    let moved = admin.reset(to(To::Earliest(true), &[1], true, false)).await.expect("moved").into_inner();
+    assert_eq!((moved.splits, moved.partitions.len(), moved.partitions[0].replayed_at_most), (2, 1, 15));
+    until("all splits again", || taskmanager.splits().len() == 4).await;
+    let progress = locked(&jobmanager.kafka.progress);
+    let cursors: Vec<i64> = progress.values().map(|state| state.progress.cursor).collect();
+    assert_eq!(cursors, [15, 15, 0, 0], "the other partition stays");
+}

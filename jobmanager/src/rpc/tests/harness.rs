@@ -28,7 +28,7 @@ use crate::{
     job,
     kafka::{KafkaProblem, ProgressIndex},
     rpc::{Services, serve},
-    runtime::{Parts, Runtime, backend::Backend},
+    runtime::{Parts, ResetTo, Runtime, backend::Backend},
     start::{JobRecord, Plan},
     store::{Snapshots, object::Objects},
 };
@@ -84,6 +84,15 @@ impl Backend for Kafka {
         partitions.into_iter().map(|partition| (partition, 1000)).collect()
     }
 
+    async fn reset_offsets(
+        &self,
+        partitions: Vec<TopicPartition>,
+        to: ResetTo,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        let offset = if to == ResetTo::Latest { 1000 } else { 0 };
+        Ok(partitions.into_iter().map(|partition| (partition, offset)).collect())
+    }
+
     async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         Ok(BTreeMap::new())
     }
@@ -132,6 +141,7 @@ impl Jobmanager {
         }
         let kafka = Arc::new(Kafka { progress: Mutex::new(splits.clone()), ..Kafka::default() });
         let plan = Plan {
+            suspended: false,
             leader_epoch: LeaderEpoch(7),
             first_checkpoint: CheckpointId(3),
             orphaned_slots: Vec::new(),

@@ -29,6 +29,8 @@ impl World {
             heartbeat_timeout: Duration::from_millis(HEARTBEAT_TIMEOUT),
             retry_delay: Duration::from_millis(300),
             mirror_interval: Duration::from_secs(5),
+            restart_strategy: weir_common::config::RestartStrategy::default(),
+            suspended: false,
         });
         let actions =
             coordinator.handle(Duration::ZERO, Event::SplitsDiscovered { splits: self.broker.progress().clone() });
@@ -68,7 +70,7 @@ impl World {
                 Action::ReadProgress { splits } => self.at(delay, Step::ReadArrives(self.epoch, splits)),
                 Action::StoreSnapshot { checkpoint, splits, .. } => self.store(checkpoint, &splits),
                 Action::MirrorLag { .. } => {}
-                Action::WriteProgress { .. } | Action::Reply { .. } | Action::Finish => {
+                Action::WriteProgress { .. } | Action::RecordRest { .. } | Action::Reply { .. } | Action::Finish => {
                     panic!("nobody asked for {action:?}")
                 }
             }

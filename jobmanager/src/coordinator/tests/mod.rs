@@ -1,8 +1,11 @@
 //! The coordinator by tables: one scene each, with the actions that must follow.
 
+mod rest;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use weir_common::{
+    config::{ExponentialDelay, RestartStrategy},
     counters::{OutcomeKind, SplitCounters},
     ids::{CheckpointId, GrantId, LeaderEpoch, SlotId, TaskmanagerId},
     progress::Progress,
@@ -35,7 +38,15 @@ fn settings() -> Settings {
         heartbeat_timeout: TIMEOUT,
         retry_delay: Duration::from_secs(1),
         mirror_interval: Duration::from_secs(3600),
+        restart_strategy: no_wait(),
+        suspended: false,
     }
+}
+
+/// What fails is handed out again at once.
+fn no_wait() -> RestartStrategy {
+    let exponential_delay = ExponentialDelay { initial_backoff: Duration::ZERO, ..ExponentialDelay::default() };
+    RestartStrategy { exponential_delay, ..RestartStrategy::default() }
 }
 
 fn tm(name: &str) -> TaskmanagerId {
@@ -98,6 +109,7 @@ impl Scene {
                     }
                     Action::FenceSlot { slot } => actions.extend(self.event(Event::SlotFenced { slot })),
                     Action::WriteProgress { .. } => actions.extend(self.event(Event::ProgressWritten)),
+                    Action::RecordRest { .. } => actions.extend(self.event(Event::RestRecorded)),
                     Action::StoreSnapshot { checkpoint, .. } => {
                         let location = format!("snapshot {checkpoint}");
                         actions.extend(self.event(Event::SnapshotStored { checkpoint, location, size_bytes: 1 }));

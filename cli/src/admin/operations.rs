@@ -1,0 +1,159 @@
+//! Suspend, resume, reset.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::json;
+use weir_proto::v1::{self, reset_request::To};
+
+use super::{
+    Connection,
+    commands::{QUICK, SLOW},
+    progress,
+};
+use crate::{
+    exit::{Failure, Outcome},
+    output::{self, number, table},
+};
+
+/// `weir reset`
+#[derive(Debug, clap::Args)]
+pub struct ResetArgs {
+    /// `earliest`, `latest`, a time (`2026-11-25T12:00:00Z`), offsets (`topic:partition:offset,…`), or a file with one
+    /// `topic:partition:offset` a line
+    #[arg(long, value_name = "WHERE", value_parser = parse_target)]
+    pub to: Target,
+    /// Only splits of this source topic
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Only splits of these partitions
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    pub partition: Vec<i32>,
+    /// Go back although finished records are done again: their output comes twice
+    #[arg(long)]
+    pub allow_replay: bool,
+    /// Go on although records are passed over that nobody has read: they are lost to the job
+    #[arg(long)]
+    pub allow_skip: bool,
+    /// Whom to ask, and how to print
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Where a reset leads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target(To);
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    Ok(Target(match text {
+        "earliest" => To::Earliest(true),
+        "latest" => To::Latest(true),
+        _ if text.parse::<Timestamp>().is_ok() => {
+            To::TimestampMs(text.parse::<Timestamp>().map_err(|error| error.to_string())?.as_millisecond())
+        }
+        _ if Path::new(text).is_file() => {
+            let content = std::fs::read_to_string(text).map_err(|error| format!("`{text}` cannot be read: {error}"))?;
+            offsets(content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')))?
+        }
+        _ => offsets(text.split(','))?,
+    }))
+}
+
+fn offsets<'a>(entries: impl Iterator<Item = &'a str>) -> Result<To, String> {
+    let parse = |entry: &str| {
+        // From the right: a topic's name has no colon, but nothing here depends on it.
+        let mut fields = entry.rsplitn(3, ':');
+        let (offset, partition, topic) = (fields.next()?, fields.next()?, fields.next()?);
+        let offset = offset.parse().ok().filter(|offset| *offset >= 0)?;
+        Some(v1::PartitionOffset { topic: topic.to_owned(), partition: partition.parse().ok()?, offset })
+    };
+    let wrong = |entry: &str| {
+        format!("`{entry}` is none of `earliest`, `latest`, a time, a file, nor `topic:partition:offset`")
+    };
+    let offsets = entries.map(|entry| parse(entry).ok_or_else(|| wrong(entry))).collect::<Result<Vec<_>, _>>()?;
+    if offsets.is_empty() {
+        Err("no offsets are named".to_owned())
+    } else {
+        Ok(To::Offsets(v1::ResetOffsets { offsets }))
+    }
+}
+
+/// Lets the job rest.
+pub async fn suspend(connection: &Connection) -> Outcome {
+    let call = connection.call(SLOW, async |client| client.suspend(v1::SuspendRequest {}).await);
+    let v1::SuspendResponse { location, warning } = progress::during("suspending", call).await?;
+    let present = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let document = json!({ "state": "SUSPENDED", "checkpoint": present(&location), "warning": present(&warning) });
+    output::show(connection.output, &document, || match present(&warning) {
+        None => format!("suspended; checkpoint {location}"),
+        Some(warning) => format!("suspended; {warning}"),
+    })
+}
+
+/// Lets it go on.
+pub async fn resume(connection: &Connection) -> Outcome {
+    connection.call(QUICK, async |client| client.resume(v1::ResumeRequest {}).await).await?;
+    output::show(connection.output, &json!({ "state": "RUNNING" }), || "resumed".to_owned())
+}
+
+/// Moves splits.
+pub async fn reset(args: ResetArgs) -> Outcome {
+    if !args.partition.is_empty() && args.topic.is_none() {
+        return Err(Failure::usage("--partition needs --topic: each topic has such a partition"));
+    }
+    let request = v1::ResetRequest {
+        to: Some(args.to.0),
+        topic: args.topic.unwrap_or_default(),
+        partitions: args.partition,
+        allow_replay: args.allow_replay,
+        allow_skip: args.allow_skip,
+    };
+    let call = args.connection.call(SLOW, async |client| client.reset(request).await);
+    let answer = progress::during("moving splits", call).await?;
+    let partitions = answer.partitions.iter().map(|each| {
+        json!({
+            "topic": each.topic,
+            "partition": each.partition,
+            "replayed_at_most": each.replayed_at_most,
+            "skipped_at_most": each.skipped_at_most,
+        })
+    });
+    let document = json!({ "splits": answer.splits, "partitions": partitions.collect::<Vec<_>>() });
+    output::show(args.connection.output, &document, || {
+        let head = format!("{} splits moved", answer.splits);
+        if answer.partitions.is_empty() {
+            return head;
+        }
+        let mut table = table(&["PARTITION", ">AGAIN AT MOST", ">PASSED OVER AT MOST"]);
+        for each in &answer.partitions {
+            table.add_row([
+                format!("{}-{}", each.topic, each.partition),
+                number(each.replayed_at_most),
+                number(each.skipped_at_most),
+            ]);
+        }
+        format!("{head}\n\n{}", table.trim_fmt())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offset(topic: &str, partition: i32, offset: i64) -> v1::PartitionOffset {
+        v1::PartitionOffset { topic: topic.to_owned(), partition, offset }
+    }
+
+    #[test]
+    fn where_to_is_understood_or_refused() {
+        let to = |text: &str| parse_target(text).map(|target| target.0);
+        assert_eq!(to("earliest"), Ok(To::Earliest(true)));
+        assert_eq!(to("latest"), Ok(To::Latest(true)));
+        assert_eq!(to("1970-01-01T00:00:01Z"), Ok(To::TimestampMs(1000)));
+        let offsets = v1::ResetOffsets { offsets: vec![offset("eqiad.a", 0, 7), offset("b", 2, 0)] };
+        assert_eq!(to("eqiad.a:0:7,b:2:0"), Ok(To::Offsets(offsets)));
+        for wrong in ["", "newest", "a:b:1", "a:0", "a:0:-1", "12"] {
+            assert!(to(wrong).is_err(), "{wrong}");
+        }
+    }
+}

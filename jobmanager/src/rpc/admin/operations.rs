@@ -1,0 +1,92 @@
+//! Suspend, resume, reset.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use tonic::Status;
+use weir_common::split::TopicPartition;
+use weir_proto::v1::{self, reset_request::To};
+
+use super::{
+    Service,
+    refusal::{gone, refused},
+};
+use crate::{
+    coordinator::{
+        action::{Consequences, Reply},
+        event::Allowed,
+    },
+    runtime::{AdminRequest, ResetTo},
+};
+
+impl Service {
+    pub(super) async fn rest(&self) -> Result<v1::SuspendResponse, Status> {
+        tracing::info!("suspend requested");
+        match self.services.runtime.admin(AdminRequest::Suspend).await.map_err(gone)? {
+            Reply::Suspended { snapshot: Ok(location) } => Ok(v1::SuspendResponse { location, warning: String::new() }),
+            Reply::Suspended { snapshot: Err(reason) } => Ok(v1::SuspendResponse {
+                location: String::new(),
+                warning: format!("no checkpoint was stored: {reason}"),
+            }),
+            other => Err(refused(other)),
+        }
+    }
+
+    pub(super) async fn go_on(&self) -> Result<v1::ResumeResponse, Status> {
+        tracing::info!("resume requested");
+        match self.services.runtime.admin(AdminRequest::Resume).await.map_err(gone)? {
+            Reply::Resumed => Ok(v1::ResumeResponse {}),
+            other => Err(refused(other)),
+        }
+    }
+
+    pub(super) async fn move_splits(&self, request: v1::ResetRequest) -> Result<v1::ResetResponse, Status> {
+        let v1::ResetRequest { to, topic, partitions, allow_replay, allow_skip } = request;
+        let to = to.ok_or_else(|| Status::invalid_argument("say where to: earliest, latest, a time, or offsets"))?;
+        let to = target(to).map_err(Status::invalid_argument)?;
+        tracing::info!(?to, topic, ?partitions, allow_replay, allow_skip, "reset requested");
+        let allowed = Allowed { replay: allow_replay, skip: allow_skip };
+        let topic = (!topic.is_empty()).then_some(topic);
+        let request = AdminRequest::Reset { to, topic, partitions, allowed };
+        match self.services.runtime.admin(request).await.map_err(gone)? {
+            Reply::Reset(consequences) => Ok(moved(&consequences)),
+            other => Err(refused(other)),
+        }
+    }
+}
+
+fn target(to: To) -> Result<ResetTo, String> {
+    Ok(match to {
+        To::Earliest(true) => ResetTo::Earliest,
+        To::Latest(true) => ResetTo::Latest,
+        To::Earliest(false) | To::Latest(false) => return Err("`false` says nothing of where to".to_owned()),
+        To::TimestampMs(ms) => {
+            ResetTo::Timestamp(Timestamp::from_millisecond(ms).map_err(|error| format!("{ms} is no time: {error}"))?)
+        }
+        To::Offsets(v1::ResetOffsets { offsets }) => {
+            let mut targets = BTreeMap::new();
+            for v1::PartitionOffset { topic, partition, offset } in offsets {
+                let partition = TopicPartition { topic: topic.into(), partition };
+                if targets.insert(partition.clone(), offset).is_some() {
+                    return Err(format!("{partition} is named twice"));
+                }
+            }
+            ResetTo::Offsets(targets)
+        }
+    })
+}
+
+fn moved(consequences: &Consequences) -> v1::ResetResponse {
+    let Consequences { splits, replayed, skipped } = consequences;
+    let partitions: BTreeSet<&TopicPartition> = replayed.keys().chain(skipped.keys()).collect();
+    let partition = |partition: &TopicPartition| v1::PartitionReset {
+        topic: partition.topic.to_string(),
+        partition: partition.partition,
+        replayed_at_most: replayed.get(partition).copied().unwrap_or_default(),
+        skipped_at_most: skipped.get(partition).copied().unwrap_or_default(),
+    };
+    v1::ResetResponse {
+        splits: u32::try_from(*splits).unwrap_or(u32::MAX),
+        partitions: partitions.into_iter().map(partition).collect(),
+    }
+}
