@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod counters;
+pub mod failure;
 pub mod http;
 pub mod ids;
 pub mod kafka;

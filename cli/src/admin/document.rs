@@ -72,6 +72,8 @@ pub(super) fn split(split: &v1::SplitInfo) -> Value {
         "lag": (split.lag >= 0).then_some(split.lag),
         "counters": counters(split.counters.as_ref()),
         "progress_partition": split.progress_partition,
+        "failure_kind": (!split.failure_kind.is_empty()).then_some(&split.failure_kind),
+        "failure": (!split.failure.is_empty()).then_some(&split.failure),
     })
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use weir_common::{
     counters::SplitCounters,
+    failure::SplitFailure,
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
     progress::Progress,
-    split::SplitId,
+    split::{SplitId, TopicName},
 };
 
 /// A split's progress and what has become of its records, always together.
@@ -165,6 +166,22 @@ pub enum Event {
     ProgressWriteFailed {
         /// Why.
         reason: String,
+    },
+    /// A taskmanager cannot read splits that it owns.
+    SplitsFailed {
+        /// Who.
+        taskmanager: TaskmanagerId,
+        /// Which.
+        splits: Vec<SplitId>,
+        /// Why.
+        failure: SplitFailure,
+    },
+    /// A source topic was deleted and made anew: none of its offsets mean what they did.
+    TopicRecreated {
+        /// Which.
+        topic: TopicName,
+        /// What was seen, for the operator.
+        message: String,
     },
     /// An operator wants the job to rest until it is resumed.
     SuspendRequested {

@@ -12,6 +12,7 @@ pub mod action;
 mod assignment;
 mod checkpoint;
 pub mod event;
+mod failure;
 mod invariants;
 mod reset;
 mod restarts;
@@ -181,6 +182,8 @@ impl Coordinator {
             Event::RestoreRequested { request, splits, allow_replay } => {
                 self.restore_requested(request, splits, allow_replay);
             }
+            Event::SplitsFailed { taskmanager, splits, failure } => self.splits_failed(&taskmanager, splits, failure),
+            Event::TopicRecreated { topic, message } => self.topic_recreated(&topic, &message),
             Event::SuspendRequested { request } => self.suspend_requested(request),
             Event::ResumeRequested { request } => self.resume_requested(request),
             Event::RestRecorded => self.rest_recorded(),

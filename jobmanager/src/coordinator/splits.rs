@@ -6,6 +6,7 @@ use std::{
 };
 
 use weir_common::{
+    failure::SplitFailure,
     ids::{CheckpointId, SlotId, TaskmanagerId},
     split::{SplitId, TopicPartition},
 };
@@ -28,6 +29,15 @@ pub(super) struct Split {
     pub(super) moving_since: Option<Duration>,
     /// After a failure: not handed out before.
     pub(super) wait_until: Duration,
+    /// It cannot be read.
+    pub(super) failure: Option<SplitFailure>,
+}
+
+impl Split {
+    /// It waits after a failure, or for an operator's decision.
+    fn may_not_start(&self, now: Duration) -> bool {
+        self.wait_until > now || self.failure.as_ref().is_some_and(|failure| failure.kind.needs_decision())
+    }
 }
 
 /// How splits have moved from one taskmanager to another in this leadership.
@@ -105,6 +115,7 @@ impl Coordinator {
                 owner: owner.clone(),
                 moving_since: None,
                 wait_until: Duration::ZERO,
+                failure: None,
             });
         }
     }
@@ -187,7 +198,7 @@ impl Coordinator {
         let busy: BTreeSet<&TaskmanagerId> = self.releasing().collect();
         for (id, target) in planned {
             match &self.splits[id].owner {
-                Owner::Nobody if self.splits[id].wait_until > self.now => {}
+                Owner::Nobody if self.splits[id].may_not_start(self.now) => {}
                 Owner::Nobody if self.taskmanagers[target].connected => {
                     assigned.entry(target.clone()).or_default().push(id.clone());
                 }
@@ -229,7 +240,7 @@ impl Coordinator {
         self.revoke(taskmanager, splits);
     }
 
-    fn listens(&self, taskmanager: &TaskmanagerId) -> bool {
+    pub(super) fn listens(&self, taskmanager: &TaskmanagerId) -> bool {
         self.taskmanagers.get(taskmanager).is_some_and(|each| each.connected)
     }
 
@@ -238,6 +249,7 @@ impl Coordinator {
         for id in splits {
             if let Some(split) = self.splits.get_mut(&id) {
                 split.owner = Owner::Taskmanager(to.clone());
+                split.failure = None;
                 if let Some(since) = split.moving_since.take() {
                     self.moves.add(self.now.saturating_sub(since));
                 }
@@ -247,7 +259,7 @@ impl Coordinator {
         self.actions.push(Action::SendAssign { taskmanager: to.clone(), splits: states });
     }
 
-    fn revoke(&mut self, from: &TaskmanagerId, splits: Vec<SplitId>) {
+    pub(super) fn revoke(&mut self, from: &TaskmanagerId, splits: Vec<SplitId>) {
         if splits.is_empty() {
             return;
         }

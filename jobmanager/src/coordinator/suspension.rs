@@ -214,7 +214,8 @@ impl Coordinator {
         };
         for (id, state) in splits {
             if let Some(split) = self.splits.get_mut(&id) {
-                split.state = state;
+                // Where an operator sends it, it is tried anew.
+                (split.state, split.failure) = (state, None);
             }
         }
         // Where the snapshot is the truth, a restart must not undo the rewind.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weir_common::{
+    failure::SplitFailure,
     ids::{SlotId, TaskmanagerId},
     split::SplitId,
 };
@@ -41,12 +42,15 @@ pub struct TaskmanagerView {
 pub struct SplitView {
     /// Which.
     pub id: SplitId,
-    /// `UNASSIGNED`, `RESTARTING` (waits after a failure), `READING`, `RUNNING`, `RELEASING`, `FENCING`, `ADOPTING`.
+    /// `UNASSIGNED`, `RESTARTING` (waits after a failure), `READING`, `RUNNING`, `RELEASING`, `FENCING`, `ADOPTING`, `FAILED` (an
+    /// operator must say where it goes on).
     pub state: &'static str,
     /// Its owner.
     pub taskmanager: Option<TaskmanagerId>,
     /// The newest that is known to be committed.
     pub committed: SplitState,
+    /// Why it cannot be read.
+    pub failure: Option<SplitFailure>,
 }
 
 impl Coordinator {
@@ -117,6 +121,9 @@ impl Coordinator {
             id: id.clone(),
             state: match split.owner {
                 Owner::Unknown => "ADOPTING",
+                Owner::Nobody if split.failure.as_ref().is_some_and(|failure| failure.kind.needs_decision()) => {
+                    "FAILED"
+                }
                 Owner::Nobody if split.wait_until > self.now => "RESTARTING",
                 Owner::Nobody => "UNASSIGNED",
                 Owner::Taskmanager(_) => "RUNNING",
@@ -126,6 +133,7 @@ impl Coordinator {
             },
             taskmanager: split.owner.taskmanager().cloned(),
             committed: split.state.clone(),
+            failure: split.failure.clone(),
         })
     }
 

@@ -21,6 +21,10 @@ pub(crate) fn split_to_proto(split: &SplitId) -> v1::SplitId {
     v1::SplitId { topic: split.topic.to_string(), partition: split.partition, index: split.index }
 }
 
+pub(crate) fn split_from_proto(split: v1::SplitId) -> SplitId {
+    SplitId { topic: split.topic.into(), partition: split.partition, index: split.index }
+}
+
 pub(crate) fn progress_to_proto(progress: &Progress) -> v1::Progress {
     let range = |range: &OffsetRange| v1::OffsetRange { start: range.start, end: range.end };
     v1::Progress { cursor: progress.cursor, finished_ahead: progress.finished_ahead.iter().map(range).collect() }
@@ -52,7 +56,7 @@ pub(crate) fn states(reports: Vec<v1::SplitReport>) -> Result<SplitStates, Strin
 
 fn state(report: v1::SplitReport) -> Result<(SplitId, SplitState), String> {
     let split = report.split.ok_or("a report without a split")?;
-    let id = SplitId { topic: split.topic.into(), partition: split.partition, index: split.index };
+    let id = split_from_proto(split);
     let progress = report.progress.ok_or_else(|| format!("split {id} without progress"))?;
     let range = |range: v1::OffsetRange| OffsetRange { start: range.start, end: range.end };
     let finished_ahead = progress.finished_ahead.into_iter().map(range).collect();

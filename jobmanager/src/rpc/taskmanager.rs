@@ -11,7 +11,10 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use weir_common::ids::{CheckpointId, GrantId, LeaderEpoch, TaskmanagerId};
+use weir_common::{
+    failure::{FailureKind, SplitFailure},
+    ids::{CheckpointId, GrantId, LeaderEpoch, TaskmanagerId},
+};
 use weir_proto::v1::{
     self, job_manager_message, task_manager_message::Kind, task_manager_service_server::TaskManagerService,
 };
@@ -197,6 +200,10 @@ fn checked(kind: Kind) -> Result<Message, String> {
         Kind::Released(released) => Message::Released(convert::states(released.splits)?),
         Kind::Draining(_) => Message::Draining,
         Kind::SlotLost(lost) => Message::SlotLost(GrantId(lost.grant_id), lost.reason),
+        Kind::SplitFailed(failed) => {
+            let failure = SplitFailure { kind: FailureKind::of_name(&failed.kind), message: failed.message };
+            Message::SplitFailed(failed.splits.into_iter().map(convert::split_from_proto).collect(), failure)
+        }
     })
 }
 

@@ -261,6 +261,10 @@ impl Runtime {
                 tracing::warn!(%taskmanager, %grant, reason, "taskmanager lost its slot: fencing it, then a new one");
                 Event::SlotLost { taskmanager, grant }
             }
+            Message::SplitFailed(splits, failure) => {
+                tracing::error!(%taskmanager, splits = splits.len(), %failure, "splits cannot be read: they are taken back");
+                Event::SplitsFailed { taskmanager, splits, failure }
+            }
         };
         self.apply(event);
     }

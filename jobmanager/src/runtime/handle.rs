@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use weir_common::{
+    failure::SplitFailure,
     ids::{CheckpointId, GrantId, TaskmanagerId},
     split::{SplitId, TopicPartition},
 };
@@ -62,6 +63,8 @@ pub enum Message {
     Draining,
     /// Slot and splits are gone.
     SlotLost(GrantId, String),
+    /// Splits that it cannot read.
+    SplitFailed(Vec<SplitId>, SplitFailure),
 }
 
 /// What an operator wants that takes time.

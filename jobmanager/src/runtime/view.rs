@@ -198,6 +198,11 @@ impl Runtime {
             let missing = if self.peers.is_empty() { "no taskmanager is registered; " } else { "" };
             reasons.push(format!("{missing}splits that nobody works on: {}", states.join(", ")));
         }
+        let mut failed: BTreeMap<String, usize> = BTreeMap::new();
+        for failure in splits.iter().filter_map(|row| row.split.failure.as_ref()) {
+            *failed.entry(failure.to_string()).or_default() += 1;
+        }
+        reasons.extend(failed.iter().map(|(failure, count)| format!("{count} splits cannot be read: {failure}")));
         if let Some(row) = splits.iter().find(|row| !row.split.committed.counters.conserved()) {
             let (split, counters) = (&row.split.id, row.split.committed.counters);
             reasons.push(format!("split {split} is not conserved, please report this: {counters:?}"));

@@ -36,6 +36,7 @@ use crate::{
         lease::Lease,
         report::{SinkEvent, SinkEventKind},
     },
+    source::ReadFailure,
 };
 
 /// Wait before the enricher is tried again (schemas out of reach).
@@ -66,6 +67,8 @@ pub(crate) struct Taskmanager {
     /// Of the current slot alone: what an earlier one still says is not heard.
     sink_events: (mpsc::UnboundedSender<SinkEvent>, mpsc::UnboundedReceiver<SinkEvent>),
     enrichers: (mpsc::Sender<Made>, mpsc::Receiver<Made>),
+    /// Of the current slot alone.
+    read_failures: (mpsc::UnboundedSender<ReadFailure>, mpsc::UnboundedReceiver<ReadFailure>),
 }
 
 /// The enricher that a job needs.
@@ -74,6 +77,7 @@ type Made = (Arc<JobSpec>, Arc<dyn Enricher>);
 enum Woken {
     Link(LinkEvent),
     Sink(SinkEvent),
+    ReadFailure(ReadFailure),
     Enricher(Made),
     Heartbeat,
     Shutdown,
@@ -101,6 +105,7 @@ impl Taskmanager {
             answered: None,
             sink_events: mpsc::unbounded_channel(),
             enrichers: mpsc::channel(1),
+            read_failures: mpsc::unbounded_channel(),
             config,
         }
     }
@@ -144,6 +149,7 @@ impl Taskmanager {
             () = drain_timed_out => Woken::DrainTimedOut,
             event = self.link.next() => Woken::Link(event),
             Some(event) = self.sink_events.1.recv() => Woken::Sink(event),
+            Some(failure) = self.read_failures.1.recv() => Woken::ReadFailure(failure),
             Some(made) = self.enrichers.1.recv() => Woken::Enricher(made),
             _ = self.heartbeat.tick(), if registered => Woken::Heartbeat,
             () = heartbeat_wanted, if registered => Woken::Heartbeat,
@@ -159,6 +165,9 @@ impl Taskmanager {
                     self.metrics.slot_lost();
                 }
                 self.apply(Input::Sink(event));
+            }
+            Woken::ReadFailure(ReadFailure { partition, failure }) => {
+                self.apply(Input::ReadFailed { partition, failure });
             }
             Woken::Enricher((job, enricher)) if self.job.as_ref() == Some(&job) => {
                 self.metrics.register_enricher(&*enricher);
@@ -299,6 +308,7 @@ impl Taskmanager {
     fn start_slot(&mut self, slot: weir_common::ids::SlotId) {
         let (Some(job), Some(enricher), Some(lease)) = (&self.job, &self.enricher, &self.lease) else { return };
         self.sink_events = mpsc::unbounded_channel();
+        self.read_failures = mpsc::unbounded_channel();
         let started = Slot::start(slot::Parts {
             config: Arc::clone(&self.config),
             job: Arc::clone(job),
@@ -307,6 +317,7 @@ impl Taskmanager {
             budget: self.budget.clone(),
             metrics: self.metrics.clone(),
             events: self.sink_events.0.clone(),
+            read_failures: self.read_failures.0.clone(),
             slot,
         });
         match started {

@@ -26,7 +26,7 @@ use crate::{
         report::{SinkEvent, SplitReport},
         writer::{Setup, Writer},
     },
-    source::Readers,
+    source::{ReadFailure, Readers},
 };
 
 /// Kept results make a cut due when they take this part of the budget.
@@ -41,6 +41,7 @@ pub(super) struct Parts {
     pub(super) budget: Budget,
     pub(super) metrics: Metrics,
     pub(super) events: UnboundedSender<SinkEvent>,
+    pub(super) read_failures: UnboundedSender<ReadFailure>,
     pub(super) slot: SlotId,
 }
 
@@ -58,7 +59,7 @@ impl Slot {
     /// # Errors
     /// A client property is refused, or there is no thread.
     pub(super) fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, job, enricher, lease, budget, metrics, events, slot } = parts;
+        let Parts { config, job, enricher, lease, budget, metrics, events, read_failures, slot } = parts;
         let output = KafkaOutput::new(&config, Arc::clone(&job), slot).context("the sink's Kafka clients")?;
         let setup = Setup {
             guarantee: job.delivery_guarantee,
@@ -74,8 +75,8 @@ impl Slot {
         Sink::new(writer, Arc::clone(&inbox), lease, interval, events).spawn().context("the sink's thread")?;
         let runtime = Handle::current();
         let pipeline = Pipeline::new(enricher, budget, Arc::clone(&inbox), runtime.clone());
-        let readers =
-            Readers::new(kafka::source_consumer(&config), job.splits_per_partition, pipeline, metrics, runtime);
+        let client = kafka::source_consumer(&config);
+        let readers = Readers::new(client, job.splits_per_partition, pipeline, metrics, runtime, read_failures);
         Ok(Self { config, inbox, readers, cells: BTreeMap::new() })
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use weir_common::{
+    failure::SplitFailure,
     ids::{CheckpointId, GrantId, LeaderEpoch, SlotId},
-    split::SplitId,
+    split::{SplitId, TopicPartition},
 };
 
 use crate::sink::report::{SinkEvent, SinkEventKind, SplitReport};
@@ -47,6 +48,8 @@ pub enum Input {
     EnricherReady,
     /// The sink spoke.
     Sink(SinkEvent),
+    /// A partition cannot be read on.
+    ReadFailed { partition: TopicPartition, failure: SplitFailure },
     /// SIGTERM or SIGINT.
     Shutdown,
 }
@@ -56,15 +59,32 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToJobmanager {
     /// The producer is initialised: splits may come.
-    SlotReady { slot: SlotId, grant: GrantId },
+    SlotReady {
+        slot: SlotId,
+        grant: GrantId,
+    },
     /// What is committed; `checkpoint`: in answer to that barrier.
-    Report { checkpoint: Option<CheckpointId>, slot: SlotId, splits: Vec<SplitReport> },
+    Report {
+        checkpoint: Option<CheckpointId>,
+        slot: SlotId,
+        splits: Vec<SplitReport>,
+    },
     /// Committed and dropped.
-    Released { splits: Vec<SplitReport> },
+    Released {
+        splits: Vec<SplitReport>,
+    },
     /// We want to leave: take the splits back.
     Draining,
     /// The slot is gone with all its splits: fence it, grant anew.
-    SlotLost { slot: SlotId, grant: GrantId, reason: String },
+    SlotLost {
+        slot: SlotId,
+        grant: GrantId,
+        reason: String,
+    },
+    SplitFailed {
+        splits: Vec<SplitId>,
+        failure: SplitFailure,
+    },
 }
 
 /// What the shell must do, in order.
@@ -115,6 +135,8 @@ pub struct Held {
     pub slot: SlotId,
     pub grant: GrantId,
     pub splits: BTreeMap<SplitId, SplitReport>,
+    /// Those that cannot be read, until they are revoked.
+    failed: BTreeMap<SplitId, SplitFailure>,
     phase: Phase,
 }
 
@@ -179,6 +201,7 @@ impl Session {
                 self.start_if_possible()
             }
             Input::Sink(event) => self.sink(event),
+            Input::ReadFailed { partition, failure } => self.read_failed(&partition, failure),
             Input::Shutdown => self.shutdown(),
         }
     }
@@ -218,6 +241,7 @@ impl Session {
             effects.extend(self.lose("the job has changed"));
             effects.push(Effect::BuildEnricher);
         }
+        effects.extend(self.tell_failures());
         effects
     }
 
@@ -232,7 +256,7 @@ impl Session {
             Some(_) => effects.push(Effect::DropSlot),
             None => {}
         }
-        self.held = Some(Held { slot, grant, splits: BTreeMap::new(), phase: Phase::Granted });
+        self.held = Some(Held { slot, grant, splits: BTreeMap::new(), failed: BTreeMap::new(), phase: Phase::Granted });
         effects.push(Effect::Lease { grant, ttl_ms });
         effects.extend(self.start_if_possible());
         effects
@@ -285,11 +309,29 @@ impl Session {
             SinkEventKind::Released { splits } => {
                 for report in &splits {
                     held.splits.remove(&report.split);
+                    held.failed.remove(&report.split);
                 }
                 self.send(ToJobmanager::Released { splits })
             }
             SinkEventKind::Lost { reason } => self.lose(&reason),
         }
+    }
+
+    fn read_failed(&mut self, partition: &TopicPartition, failure: SplitFailure) -> Vec<Effect> {
+        let Some(held) = &mut self.held else { return Vec::new() };
+        let of_partition = held.splits.keys().filter(|split| split.topic_partition() == *partition);
+        let splits: Vec<SplitId> = of_partition.cloned().collect();
+        held.failed.extend(splits.iter().map(|split| (split.clone(), failure.clone())));
+        if splits.is_empty() { Vec::new() } else { self.send(ToJobmanager::SplitFailed { splits, failure }) }
+    }
+
+    /// What an earlier stream may not have carried over.
+    fn tell_failures(&self) -> Vec<Effect> {
+        let failed = self.held.iter().flat_map(|held| &held.failed);
+        let tell = |(split, failure): (&SplitId, &SplitFailure)| {
+            Effect::Send(ToJobmanager::SplitFailed { splits: vec![split.clone()], failure: failure.clone() })
+        };
+        failed.map(tell).collect()
     }
 
     fn lose(&mut self, reason: &str) -> Vec<Effect> {
@@ -333,7 +375,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::{counters::SplitCounters, progress::Progress};
+    use weir_common::{counters::SplitCounters, failure::FailureKind, progress::Progress};
 
     use super::*;
 
@@ -390,6 +432,28 @@ mod tests {
         assert_eq!(hears(&mut session, granted()), [lease, start]);
         let ready = ToJobmanager::SlotReady { slot: SLOT, grant: GRANT };
         assert_eq!(sink(&mut session, SinkEventKind::Ready), [Effect::Send(ready)]);
+    }
+
+    #[test]
+    fn splits_that_cannot_be_read_are_told_at_once_and_again_until_they_are_revoked() {
+        let mut session = working();
+        let failure = SplitFailure { kind: FailureKind::OffsetOutOfRange, message: "gone".to_owned() };
+        let failed = || Input::ReadFailed {
+            partition: TopicPartition { topic: "t".into(), partition: 0 },
+            failure: failure.clone(),
+        };
+        let both = vec![report(0, 0).split, report(1, 0).split];
+        let tell = |splits: &[SplitId]| {
+            Effect::Send(ToJobmanager::SplitFailed { splits: splits.to_vec(), failure: failure.clone() })
+        };
+        assert_eq!(session.handle(failed()), [tell(&both)]);
+        session.handle(Input::Disconnected);
+        session.handle(Input::Connected);
+        let again = hears(&mut session, FromJobmanager::Registered { job_changed: false });
+        assert_eq!(again, [tell(&both[..1]), tell(&both[1..])]);
+        sink(&mut session, SinkEventKind::Released { splits: vec![report(0, 10)] });
+        let left = hears(&mut session, FromJobmanager::Registered { job_changed: false });
+        assert_eq!(left, [tell(&both[1..])]);
     }
 
     #[test]

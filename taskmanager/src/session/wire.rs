@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weir_common::{
     counters::SplitCounters,
+    failure::SplitFailure,
     ids::{CheckpointId, GrantId, LeaderEpoch, SlotId},
     progress::{OffsetRange, Progress},
     split::SplitId,
@@ -89,6 +90,10 @@ pub(super) fn write(message: ToJobmanager) -> v1::TaskManagerMessage {
         ToJobmanager::Draining => TaskmanagerKind::Draining(v1::Draining {}),
         ToJobmanager::SlotLost { slot, grant, reason } => {
             TaskmanagerKind::SlotLost(v1::SlotLost { slot: slot.0, grant_id: grant.0, reason })
+        }
+        ToJobmanager::SplitFailed { splits, failure: SplitFailure { kind, message } } => {
+            let splits = splits.iter().map(to_split_id).collect();
+            TaskmanagerKind::SplitFailed(v1::SplitFailed { splits, kind: kind.name().to_owned(), message })
         }
     };
     v1::TaskManagerMessage { kind: Some(kind) }

@@ -12,9 +12,12 @@ use std::{
 };
 
 use rdkafka::ClientConfig;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
-use weir_common::split::{SplitId, SplitsPerPartition, TopicPartition};
+use weir_common::{
+    failure::SplitFailure,
+    split::{SplitId, SplitsPerPartition, TopicPartition},
+};
 
 use crate::{
     metrics::Metrics,
@@ -55,6 +58,23 @@ struct Shared {
     pipeline: Pipeline,
     metrics: Metrics,
     runtime: Handle,
+    failures: UnboundedSender<ReadFailure>,
+}
+
+impl Shared {
+    fn tell_failure(&self, partition: &TopicPartition, failure: SplitFailure) {
+        // Nobody listens any more only when the slot is gone.
+        let _ = self.failures.send(ReadFailure { partition: partition.clone(), failure });
+    }
+}
+
+/// A partition that cannot be read on. At most one for each reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReadFailure {
+    /// Which.
+    pub partition: TopicPartition,
+    /// Why.
+    pub failure: SplitFailure,
 }
 
 /// The readers of one grant. Dropping it stops them; nobody waits for their threads, since dropping a consumer may hang.
@@ -71,9 +91,10 @@ impl Readers {
         pipeline: Pipeline,
         metrics: Metrics,
         runtime: Handle,
+        failures: UnboundedSender<ReadFailure>,
     ) -> Self {
         let log_ends = log_end::LogEnds::start(client.clone());
-        let shared = Shared { client, splits_per_partition, pipeline, metrics, runtime };
+        let shared = Shared { client, splits_per_partition, pipeline, metrics, runtime, failures };
         Self { shared, wanted: BTreeMap::new(), log_ends }
     }
 

@@ -19,7 +19,11 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 use tracing::{debug, error, info, warn};
-use weir_common::{kafka::LoggingContext, split::TopicPartition};
+use weir_common::{
+    failure::{FailureKind, SplitFailure},
+    kafka::LoggingContext,
+    split::TopicPartition,
+};
 
 use super::{Shared, Wanted};
 use crate::{pipeline::cell::SplitCell, record::SourceRecord};
@@ -41,13 +45,24 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 enum ReadError {
     #[error(
         "offset {position} of {partition} is not in the log any more (or not yet): records were deleted before they were \
-         read, or the topic was created anew; restore a savepoint or reset the job's progress"
+         read, or the topic was created anew; decide where to go on: `weir reset --to earliest --topic …`, or restore a \
+         savepoint"
     )]
     OffsetOutOfRange { partition: TopicPartition, position: i64 },
     #[error("{partition} does not exist any more ({source}); create the topic again or change `stream_manager.source`")]
     Gone { partition: TopicPartition, source: KafkaError },
     #[error("{partition} cannot be read: {source}")]
     Fatal { partition: TopicPartition, source: KafkaError },
+}
+
+impl ReadError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::OffsetOutOfRange { .. } => FailureKind::OffsetOutOfRange,
+            Self::Gone { .. } => FailureKind::TopicGone,
+            Self::Fatal { .. } => FailureKind::ReadFailed,
+        }
+    }
 }
 
 /// Starts the thread. It drops its consumer itself; nobody waits for it.
@@ -75,6 +90,9 @@ pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wante
             reader.shared.metrics.reader_failed(&reader.partition);
             // Whoever assigns the partition anew gets a new reader.
             reader.wanted.stop.cancel();
+            reader
+                .shared
+                .tell_failure(&reader.partition, SplitFailure { kind: error.kind(), message: error.to_string() });
         }
         debug!(partition = %reader.partition, "reader ended");
     })?;

@@ -1,5 +1,6 @@
 //! The coordinator by tables: one scene each, with the actions that must follow.
 
+mod failure;
 mod rest;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

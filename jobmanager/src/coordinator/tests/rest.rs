@@ -7,7 +7,7 @@ use crate::coordinator::event::Allowed;
 
 const REQUEST: RequestId = RequestId(1);
 
-fn fixed(attempts: u32) -> Settings {
+pub(super) fn fixed(attempts: u32) -> Settings {
     let fixed_delay = FixedDelay { attempts, delay: Duration::from_secs(3) };
     let restart_strategy = RestartStrategy { kind: RestartKind::FixedDelay, fixed_delay, ..Default::default() };
     Settings { restart_strategy, ..settings() }

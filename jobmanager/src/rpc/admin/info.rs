@@ -93,6 +93,8 @@ pub(super) fn split_info(row: SplitRow) -> v1::SplitInfo {
         counters: Some(convert::counters_to_proto(split.committed.counters)),
         lag: lag.unwrap_or(-1),
         progress_partition,
+        failure_kind: split.failure.as_ref().map(|failure| failure.kind.name().to_owned()).unwrap_or_default(),
+        failure: split.failure.map(|failure| failure.message).unwrap_or_default(),
     }
 }
 
