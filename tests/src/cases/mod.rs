@@ -5,6 +5,7 @@ mod environment;
 mod failures;
 mod fixtures;
 mod lifecycle;
+mod operations;
 mod rescale;
 mod storage;
 mod stub;
@@ -47,6 +48,8 @@ cases! {
     lifecycle::stop_and_start, "stop-with-savepoint", "stop with a savepoint, start again from it";
     lifecycle::restore, "restore", "a rewind is refused, then allowed, and repeats exactly what it said";
     lifecycle::scale_out, "scale-out", "a third taskmanager comes and one leaves by SIGTERM; splits move, nothing stops";
+    operations::suspend_and_reset, "suspend", "suspended over a restart of the jobmanager, resumed, reset: every input twice and no more";
+    operations::offsets_gone, "offsets-gone", "records deleted before they were read: typed failure, others go on, a reset heals";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";
     lifecycle::second_jobmanager, "second-jobmanager", "a second job of the same name is refused while the first lives";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     config::RDKafkaLogLevel,
@@ -41,6 +41,22 @@ pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::R
         if let Err((topic, why)) = result {
             bail!("cannot create topic {topic}: {why}");
         }
+    }
+    Ok(())
+}
+
+/// Deletes a topic's records of partition 0 below an offset.
+///
+/// # Errors
+/// The broker refuses.
+pub async fn delete_records(bootstrap: &str, topic: &str, before: i64) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, 0, Offset::Offset(before))?;
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    let deleted = admin.delete_records(&offsets, &options).await?;
+    for partition in deleted.elements() {
+        partition.error()?;
     }
     Ok(())
 }
