@@ -110,9 +110,14 @@ impl Inbox {
         (count > 0).then(|| Next::Results(queues.results.drain(..count).collect()))
     }
 
-    /// Everything that is ready now, past the commands.
-    pub(crate) fn take_results(&self) -> VecDeque<Finished> {
-        std::mem::take(&mut self.lock().results)
+    /// The results that are `wanted`, past the commands. Others stay: the command that makes their split known may still
+    /// wait.
+    pub(crate) fn take_results(&self, wanted: impl Fn(&Finished) -> bool) -> Vec<Finished> {
+        let results = &mut self.lock().results;
+        let (taken, left) = std::mem::take(results).into_iter().partition(wanted);
+        *results = left;
+        let taken: VecDeque<Finished> = taken;
+        taken.into()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {

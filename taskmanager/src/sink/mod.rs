@@ -119,7 +119,7 @@ impl<O: Output, C: Clock> Sink<O, C> {
             }
             Command::Revoke(splits) => {
                 // What is fetched already goes along: the next owner need not fetch it again.
-                for result in self.inbox.take_results() {
+                for result in self.inbox.take_results(|result| self.writer.owns(result)) {
                     self.writer.hand_over(result).await?;
                 }
                 self.writer.cut().await?;

@@ -171,6 +171,12 @@ impl<O: Output, C: Clock> Writer<O, C> {
         matches!(self.transaction, Transaction::Broken(_)) || self.kept_bytes >= self.setup.cut_bytes
     }
 
+    /// Whether a result is of a split that is here.
+    #[must_use]
+    pub fn owns(&self, finished: &Finished) -> bool {
+        self.splits.get(&finished.cell.id).is_some_and(|split| Arc::ptr_eq(&split.cell, &finished.cell))
+    }
+
     /// Takes a result, in its order. It is withheld while its bit would not fit into the progress entry.
     ///
     /// # Errors
@@ -179,10 +185,10 @@ impl<O: Output, C: Clock> Writer<O, C> {
     /// # Cancel safety
     /// None: the writer is to be dropped with the future.
     pub async fn hand_over(&mut self, finished: Finished) -> Result<(), Lost> {
-        let id = &finished.cell.id;
-        let Some(split) = self.splits.get_mut(id).filter(|split| Arc::ptr_eq(&split.cell, &finished.cell)) else {
+        if !self.owns(&finished) {
             return Ok(());
-        };
+        }
+        let Some(split) = self.splits.get_mut(&finished.cell.id) else { return Ok(()) };
         let (cell, offset) = (Arc::clone(&split.cell), finished.record.offset);
         if split.withheld.is_empty() && cell.may_finish(offset) {
             return self.accept(finished).await;

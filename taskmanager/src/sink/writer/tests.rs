@@ -27,11 +27,12 @@ use crate::{
     pipeline::{Finished, cell::SplitCell},
     record::{Destination, Outcome, OutputRecord, SourceRecord},
     sink::{
+        Sink,
         doubt::Doubt,
-        inbox::AssignedSplit,
+        inbox::{AssignedSplit, Command, Inbox},
         lease::Lease,
         output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
-        report::SplitReport,
+        report::{SinkEventKind, SplitReport},
     },
 };
 
@@ -254,13 +255,17 @@ impl Bench {
     }
 
     fn finish(&mut self, offset: i64, value: &str) -> Result<(), Lost> {
+        let finished = self.finished(offset, value);
+        block_on(self.writer.hand_over(finished))
+    }
+
+    fn finished(&self, offset: i64, value: &str) -> Finished {
         let held = self.budget.admit(0).now_or_never().expect("there is room").settle(0);
         let record =
             SourceRecord { topic: "t".into(), partition: 0, offset, timestamp_ms: None, key: None, value: None };
         let output = Some(output(Destination::Sink, value));
         let outcome = Outcome { kind: OutcomeKind::Enriched, output, error_type: None };
-        let finished = Finished { cell: Arc::clone(&self.cell), record: Arc::new(record), outcome, held };
-        block_on(self.writer.hand_over(finished))
+        Finished { cell: Arc::clone(&self.cell), record: Arc::new(record), outcome, held }
     }
 
     fn cut(&mut self) -> Result<Vec<SplitReport>, Lost> {
@@ -439,6 +444,40 @@ fn a_removed_split_takes_no_results_any_more() {
     bench.finish(2, "late").expect("ignored");
     bench.cut().expect("nothing to do");
     assert_eq!(bench.visible(), [0, 1]);
+}
+
+/// Results of a split may be there before the sink has come to its `Assign`: a `Revoke` before that must leave them alone.
+#[test]
+fn a_revocation_leaves_the_results_of_splits_that_are_still_to_come() {
+    let mut bench = Bench::new(ExactlyOnce, &[]);
+    let id = SplitId { topic: "t".into(), partition: 0, index: 3 };
+    let cell = Arc::new(SplitCell::new(id.clone(), &Progress::at(0), Order::None));
+    let progress_partition = PROGRESS_PARTITION + 1;
+    bench.broker.lock().expect("no panic").entries.insert(progress_partition, entry(&id, Progress::at(0)));
+    let (former, next) = (Arc::clone(&bench.cell), Arc::clone(&cell));
+    let mut finished = |cell: &Arc<SplitCell>, offset| {
+        assert!(cell.admit(KeyHash(0), offset));
+        bench.cell = Arc::clone(cell);
+        bench.finished(offset, "fine")
+    };
+    let results = vec![finished(&former, 0), finished(&next, 0)];
+    let Bench { writer, broker, .. } = bench;
+    let inbox = Arc::new(Inbox::default());
+    let (events, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let lease = Arc::clone(&writer.lease);
+    inbox.push_command(Command::Revoke(vec![former.id.clone()]));
+    let (progress, counters) = (Progress::at(0), SplitCounters::default());
+    inbox.push_command(Command::Assign(vec![AssignedSplit { cell, progress_partition, progress, counters }]));
+    inbox.push_results(results);
+    let sink = Sink::new(writer, Arc::clone(&inbox), lease, Duration::from_millis(1), events);
+    let stop = async {
+        while !matches!(heard.recv().await.map(|event| event.kind), Some(SinkEventKind::Reported { .. }) | None) {}
+        inbox.push_command(Command::Stop);
+    };
+    block_on(async { tokio::join!(sink.run(), stop) });
+    let broker = broker.lock().expect("no panic");
+    assert_eq!(broker.visible.len(), 2, "the result of the next split was kept for it");
+    assert_eq!(broker.entries[&progress_partition].progress, Progress::at(1));
 }
 
 fn faults() -> impl Strategy<Value = Fault> {
