@@ -103,7 +103,9 @@ impl Snapshots {
         loop {
             let put = match self.storage.get(&latest).await {
                 Ok((current, version)) => {
-                    self.refuse_newer_epoch(&current, id.epoch)?;
+                    if self.is_passed(&current, id)? {
+                        return Ok(());
+                    }
                     Put::Over(version)
                 }
                 Err(StoreError::NotFound(_)) => Put::New,
@@ -121,15 +123,19 @@ impl Snapshots {
         }
     }
 
-    fn refuse_newer_epoch(&self, pointer: &[u8], epoch: LeaderEpoch) -> Result<(), StoreError> {
+    /// Whether the pointer names a newer snapshot of the same leader: one that took its time was given up, and the next one
+    /// was quicker.
+    fn is_passed(&self, pointer: &[u8], id: SnapshotId) -> Result<bool, StoreError> {
         match serde_json::from_slice::<Pointer>(pointer) {
-            Ok(current) if current.epoch > epoch => Err(StoreError::Superseded(format!(
-                "leader epoch {} stores snapshots of job {} at {}, this jobmanager has epoch {epoch}: it was replaced",
+            Ok(current) if current.epoch > id.epoch => Err(StoreError::Superseded(format!(
+                "leader epoch {} stores snapshots of job {} at {}, this jobmanager has epoch {}: it was replaced",
                 current.epoch,
                 self.job,
-                self.address()
+                self.address(),
+                id.epoch
             ))),
-            _ => Ok(()),
+            Ok(current) => Ok(current.epoch == id.epoch && current.id > id.checkpoint),
+            Err(_) => Ok(false),
         }
     }
 
@@ -315,6 +321,20 @@ mod tests {
             store.store(snapshot(2, 9, &SnapshotKind::Checkpoint)).await.expect("stored");
             let deposed = store.store(snapshot(1, 10, &SnapshotKind::Checkpoint)).await;
             assert!(matches!(deposed, Err(StoreError::Superseded(_))), "{deposed:?}");
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_was_given_up_and_stored_late_does_not_turn_the_pointer_back() {
+        let folder = temporary();
+        for store in stores(&folder) {
+            for id in [3, 2] {
+                store.store(snapshot(1, id, &SnapshotKind::Checkpoint)).await.expect("stored");
+                let (pointer, _) = store.storage.get("job/latest").await.expect("there");
+                let pointer: Pointer = serde_json::from_slice(&pointer).expect("a pointer");
+                assert_eq!(pointer.id, CheckpointId(3), "after {id}");
+            }
         }
         std::fs::remove_dir_all(folder).expect("removed");
     }
