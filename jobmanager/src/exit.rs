@@ -41,6 +41,7 @@ impl From<StoreError> for Exit {
             | StoreError::NotFound(text)
             | StoreError::Exists(text)
             | StoreError::Damaged(text)
+            | StoreError::NewerFormat(text)
             | StoreError::Configuration(text) => Self::Configuration(text),
         }
     }

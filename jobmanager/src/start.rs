@@ -10,6 +10,10 @@
 //! | missing | none | the configured start |
 //!
 //! At-least-once: the newest snapshot, else the configured start.
+//!
+//! What snapshots mean that cannot be used is in [`storage`].
+
+pub mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +103,8 @@ pub struct Plan {
     pub splits: SplitStates,
     /// Exactly-once: splits that have no entry in Kafka yet, or a wrong one.
     pub to_write: Vec<SplitId>,
-    /// Slots that must be fenced before anything is written over progress that somebody may still commit.
+    /// Slots that must be fenced before anything is written over progress that somebody may still commit. After that the
+    /// progress must be read and the start decided anew: it may have moved until the fence.
     pub fence_first: Vec<SlotId>,
     /// Carried over, see [`JobRecord::rewound`].
     pub rewound: Option<SnapshotId>,
@@ -141,7 +146,8 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         (None, Some(snapshot)) if !facts.exactly_once => snapshot.slots.iter().copied().collect(),
         (None, _) => Vec::new(),
     };
-    let overwrites = !sorted.behind.is_empty();
+    // Whoever still works on a split whose entry is gone keeps committing to the old place, and this start may choose another.
+    let overwrites = !sorted.behind.is_empty() || !sorted.missing.is_empty();
     let epochs = [facts.record.as_ref().map(|record| record.leader_epoch), facts.snapshot.as_ref().map(|s| s.id.epoch)];
     let last_checkpoint = facts.snapshot.as_ref().map_or(CheckpointId(0), |snapshot| snapshot.id.checkpoint);
     let mut to_write = Vec::new();
@@ -230,8 +236,8 @@ impl Sorted {
         add(Severity::Warning, &self.behind, &behind);
         if facts.exactly_once {
             let missing = format!(
-                "no progress in Kafka (deleted, expired, or another cluster); goes on from snapshot {snapshot}, whatever was \
-                 committed after it comes twice"
+                "no readable progress in Kafka (deleted, expired, reset from outside, or another cluster); goes on from snapshot \
+                 {snapshot}, whatever was committed after it comes twice"
             );
             add(Severity::Warning, &self.missing, &missing);
         } else {
@@ -258,7 +264,7 @@ fn name(splits: &[SplitId]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use weir_common::progress::Progress;
 
     use super::*;
@@ -285,7 +291,7 @@ mod tests {
         SnapshotId { epoch: LeaderEpoch(epoch), checkpoint: CheckpointId(checkpoint) }
     }
 
-    fn facts(progress: Option<i64>, snapshot: Option<i64>) -> Facts {
+    pub(crate) fn facts(progress: Option<i64>, snapshot: Option<i64>) -> Facts {
         let record = JobRecord {
             leader_epoch: LeaderEpoch(4),
             splits_per_partition: count(TWO),
@@ -355,6 +361,17 @@ mod tests {
         assert_eq!((normal.orphaned_slots.len(), normal.fence_first.len()), (2, 0));
         let behind = plan(&facts(Some(10), Some(20))).expect("same shape");
         assert_eq!((behind.orphaned_slots.len(), behind.fence_first.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_split_whose_entry_alone_is_gone_goes_on_from_the_snapshot_after_a_fence() {
+        let mut facts = facts(Some(20), Some(10));
+        facts.progress.remove(&split(1));
+        let plan = plan(&facts).expect("same shape");
+        assert_eq!((plan.splits[&split(0)].clone(), plan.splits[&split(1)].clone()), (at(20), at(10)));
+        assert_eq!((plan.to_write, plan.fence_first.len(), plan.orphaned_slots.len()), (vec![split(1)], 2, 0));
+        let loud: Vec<_> = plan.findings.iter().filter(|finding| finding.severity == Severity::Warning).collect();
+        assert!(loud.len() == 1 && loud[0].text.starts_with("1 split of t-0: no readable progress"), "{loud:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     kafka::{self, JobLock, Kafka, KafkaBackend, KafkaProblem, ProgressIndex},
     runtime::Parts,
     start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts},
-    store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot},
+    store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot, survey::Survey},
 };
 
 /// A job that is ready to run.
@@ -37,15 +37,18 @@ pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Resu
     let partitions = kafka.source_partitions(&streams.source_topics).await?;
     kafka.verify_sink(&streams.sink.topic).await?;
     kafka.verify_error_sink(&streams.error_sink.topic).await?;
-    let (newest, storage_trouble) = newest_snapshot(&snapshots, job::exactly_once(config)).await?;
+    let (survey, storage_trouble) = survey(&snapshots, job::exactly_once(config)).await?;
     let lock = kafka.lock(&streams.sink.topic).await?;
     let partitions = kafka::source::partitions(&partitions);
     let job_spec = job_spec(config, &kafka, streams.clone()).await;
-    let (facts, mut index) = facts(config, &kafka, partitions, newest).await?;
-    let plan = start::plan(&facts).map_err(|changed| Exit::Configuration(changed.to_string()))?;
+    let (mut facts, mut index) = facts(config, &kafka, partitions, survey.newest.as_ref()).await?;
+    let mut plan = decide(&kafka, &mut facts, &mut index).await?;
+    start::storage::heed(&mut plan, &facts, &survey).map_err(|unusable| Exit::Configuration(unusable.to_string()))?;
     log(&plan);
     if facts.exactly_once {
         carry_out(config, &kafka, &plan, &mut index).await?;
+    } else {
+        snapshots.claim(plan.leader_epoch).await?;
     }
     let backend = KafkaBackend {
         kafka,
@@ -60,22 +63,39 @@ pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Resu
         snapshots,
         index,
         plan,
-        newest_snapshot: facts.snapshot.map(|snapshot| snapshot.id),
+        // A damaged one counts: it may be good again, and a rewind must hold against it, too.
+        newest_snapshot: survey.passed_over.first().map(|each| each.id).max(facts.snapshot.map(|snapshot| snapshot.id)),
         storage_trouble,
     };
     Ok(Prepared { parts, lock })
 }
 
-/// The newest snapshot; storage that does not answer is a reason to go on without, where Kafka keeps the progress.
-async fn newest_snapshot(
-    snapshots: &Snapshots,
-    exactly_once: bool,
-) -> Result<(Option<Snapshot>, Option<String>), Exit> {
-    match snapshots.newest().await {
-        Ok(newest) => Ok((newest, None)),
+/// Decides. Where slots must be fenced first, their progress is read again after that, and what it says then counts.
+async fn decide(kafka: &Kafka, facts: &mut Facts, index: &mut ProgressIndex) -> Result<Plan, Exit> {
+    let decide = |facts: &Facts| start::plan(facts).map_err(|changed| Exit::Configuration(changed.to_string()));
+    let first = decide(facts)?;
+    if first.fence_first.is_empty() {
+        return Ok(first);
+    }
+    for finding in first.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+        tracing::warn!(slots = ?first.fence_first, "fencing all slots, then looking again: {}", finding.text);
+    }
+    kafka.fence_all(&first.fence_first).await?;
+    if let Some(record) = &mut facts.record {
+        record.slots.clear();
+    }
+    let existing = kafka.progress_partitions().await?;
+    (facts.progress, *index) = kafka.read_all_progress(existing).await?;
+    decide(facts)
+}
+
+/// What is in storage; if that does not answer, it is a reason to go on without where Kafka keeps the progress.
+async fn survey(snapshots: &Snapshots, exactly_once: bool) -> Result<(Survey, Option<String>), Exit> {
+    match snapshots.survey().await {
+        Ok(survey) => Ok((survey, None)),
         Err(StoreError::Unreachable(what)) if exactly_once => {
             tracing::warn!("{what}; going on from the progress in Kafka, trying again at every checkpoint");
-            Ok((None, Some(what)))
+            Ok((Survey::default(), Some(what)))
         }
         Err(StoreError::Unreachable(what)) => Err(Exit::Unreachable(format!(
             "{what}; at-least-once keeps its progress in snapshots alone, so the job cannot go on before storage answers"
@@ -113,7 +133,7 @@ async fn facts(
     config: &Config,
     kafka: &Kafka,
     partitions: Vec<TopicPartition>,
-    newest: Option<Snapshot>,
+    newest: Option<&Snapshot>,
 ) -> Result<(Facts, ProgressIndex), Exit> {
     let exactly_once = job::exactly_once(config);
     let snapshot = newest.map(|snapshot| SnapshotFacts {
@@ -191,7 +211,6 @@ fn log(plan: &Plan) {
 
 /// Writes to Kafka what the plan wants there, the record last: a start that dies before is the same start again.
 async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut ProgressIndex) -> Result<(), Exit> {
-    kafka.fence_all(&plan.fence_first).await?;
     let places: BTreeMap<SplitId, i32> =
         plan.to_write.iter().map(|split| (split.clone(), index.assign(split))).collect();
     kafka.ensure_progress_topic(index.partitions_needed()).await?;

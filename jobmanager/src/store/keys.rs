@@ -18,7 +18,7 @@ const CHECKPOINTS: &str = "checkpoints";
 const SAVEPOINTS: &str = "savepoints";
 
 /// Which snapshot: newer ones are greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId {
     /// Of the leader that made it.
     pub epoch: LeaderEpoch,

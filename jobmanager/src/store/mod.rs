@@ -7,6 +7,7 @@ pub mod keys;
 pub mod object;
 pub mod snapshot;
 mod snapshots;
+pub mod survey;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,6 +36,9 @@ pub enum StoreError {
     /// The object is not what it should be.
     #[error("{0}")]
     Damaged(String),
+    /// The object is whole, and a newer Weir wrote it.
+    #[error("{0}")]
+    NewerFormat(String),
     /// No answer, or one that may be different next time.
     #[error("{0}")]
     Unreachable(String),

@@ -170,7 +170,7 @@ impl Snapshot {
     /// Reads and checks an object.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the reason and `location`.
+    /// [`StoreError::Damaged`] or [`StoreError::NewerFormat`], with the reason and `location`.
     pub fn from_json(content: &[u8], location: &str) -> Result<Self, StoreError> {
         #[derive(Deserialize)]
         struct Format {
@@ -180,9 +180,9 @@ impl Snapshot {
         let format: Format =
             serde_json::from_slice(content).map_err(|error| damaged(format!("is not a snapshot: {error}")))?;
         if format.format_version > FORMAT_VERSION {
-            return Err(damaged(format!(
-                "has format version {}, this build reads up to {FORMAT_VERSION}; use the Weir version that wrote it or a \
-                 newer one",
+            return Err(StoreError::NewerFormat(format!(
+                "snapshot {location} has format version {}, this build reads up to {FORMAT_VERSION}; use the Weir version \
+                 that wrote it or a newer one",
                 format.format_version
             )));
         }

@@ -16,9 +16,6 @@ use super::{
 /// The pointer is read again and written again so often when somebody else writes it too.
 const POINTER_ATTEMPTS: usize = 3;
 
-/// Unreadable snapshots are passed over, but not more of them.
-const MAX_PASSED_OVER: usize = 5;
-
 /// Which of the two.
 pub type Kind = StoredKind;
 
@@ -41,7 +38,8 @@ pub struct Info {
     pub modified: Timestamp,
 }
 
-/// `latest`: where the newest snapshot is, for people and scripts. A start does not depend on it.
+/// `latest`: where the newest snapshot is, for people and scripts. A start takes the epoch alone from it. The key is empty
+/// until the first snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 struct Pointer {
     epoch: LeaderEpoch,
@@ -169,26 +167,52 @@ impl Snapshots {
         Ok(infos)
     }
 
-    /// The newest snapshot that can be read, checkpoint or savepoint.
+    /// The newest snapshot that is good, checkpoint or savepoint; see [`Snapshots::survey`].
     ///
     /// # Errors
-    /// The store does not answer or does not let us; or all of the newest few are damaged.
+    /// The store does not answer or does not let us.
     pub async fn newest(&self) -> Result<Option<Snapshot>, StoreError> {
-        let mut all = self.checkpoints().await?;
-        all.extend(self.savepoints().await?);
-        all.sort_by_key(|info| std::cmp::Reverse(info.id));
-        let mut damaged = None;
-        for info in all.iter().take(MAX_PASSED_OVER) {
-            match self.read(info).await {
-                Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(error @ (StoreError::Damaged(_) | StoreError::NotFound(_))) => {
-                    tracing::error!(%error, "passed over, looking for an older snapshot");
-                    damaged = Some(error);
-                }
-                Err(error) => return Err(error),
+        Ok(self.survey().await?.newest)
+    }
+
+    /// The epoch in `latest`, and what is wrong with it. `all`: everything that is there.
+    pub(super) async fn look_at_pointer(
+        &self,
+        all: &[Info],
+    ) -> Result<(Option<LeaderEpoch>, Option<String>), StoreError> {
+        let latest = keys::latest(&self.job);
+        let location = self.storage.location(&latest);
+        let content = match self.storage.get(&latest).await {
+            Ok((content, _)) => content,
+            Err(StoreError::NotFound(_)) => return Ok((None, None)),
+            Err(error) => return Err(error),
+        };
+        Ok(match serde_json::from_slice::<Pointer>(&content) {
+            Err(error) => (None, Some(format!("pointer {location} cannot be read: {error}"))),
+            Ok(pointer) if pointer.key.is_empty() || all.iter().any(|info| info.key == pointer.key) => {
+                (Some(pointer.epoch), None)
             }
-        }
-        damaged.map_or(Ok(None), Err)
+            Ok(pointer) => {
+                let named = self.storage.location(&pointer.key);
+                (Some(pointer.epoch), Some(format!("pointer {location} names snapshot {named}, which is not there")))
+            }
+        })
+    }
+
+    /// Makes a leadership known before it has stored anything: later ones have higher epochs, and earlier ones are refused
+    /// from now on. For at-least-once, which has no job record in Kafka.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`]: a later leader is there already. Others may pass.
+    pub async fn claim(&self, epoch: LeaderEpoch) -> Result<(), StoreError> {
+        let latest = keys::latest(&self.job);
+        let known = match self.storage.get(&latest).await {
+            Ok((content, _)) => serde_json::from_slice::<Pointer>(&content).ok(),
+            Err(StoreError::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let (checkpoint, key) = known.map_or((CheckpointId(0), String::new()), |pointer| (pointer.id, pointer.key));
+        self.point_at(SnapshotId { epoch, checkpoint }, &key).await
     }
 
     /// Reads and checks a snapshot.
@@ -347,6 +371,76 @@ mod tests {
             let key = "job/checkpoints/0000000001-0000000002.json";
             store.storage.put(key, Bytes::from_static(b"{ torn"), Put::New).await.expect("stored");
             assert_eq!(store.newest().await.expect("readable").expect("there").checkpoint_id, CheckpointId(1));
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named_with_its_reason_and_its_number_stays_taken() {
+        let folder = temporary();
+        for store in stores(&folder) {
+            store.store(snapshot(1, 1, &SnapshotKind::Checkpoint)).await.expect("stored");
+            let good = snapshot(1, 2, &SnapshotKind::Checkpoint).to_json();
+            let text = std::str::from_utf8(&good).expect("JSON is UTF-8");
+            let foreign = Snapshot { job: "other".to_owned(), ..snapshot(1, 5, &SnapshotKind::Checkpoint) };
+            let bad = [
+                (2, text[..text.len() / 2].to_owned(), "is not a snapshot"),
+                (3, text.replacen("\"cursor\": 7", "\"cursor\": 8", 1), "checksum"),
+                (4, "<html>".to_owned(), "is not a snapshot"),
+                (5, String::from_utf8(foreign.to_json().to_vec()).expect("UTF-8"), "is of job other"),
+                (6, text.replacen("\"format_version\": 1", "\"format_version\": 2", 1), "format version 2"),
+            ];
+            for (id, content, _) in &bad {
+                let key = format!("job/checkpoints/0000000004-000000000{id}.json");
+                store.storage.put(&key, Bytes::from(content.clone()), Put::New).await.expect("stored");
+            }
+            let survey = store.survey().await.expect("answers");
+            assert_eq!(survey.newest.expect("the first is good").checkpoint_id, CheckpointId(1));
+            assert_eq!((survey.highest.epoch, survey.highest.checkpoint), (LeaderEpoch(4), CheckpointId(6)));
+            assert_eq!(survey.passed_over.len(), bad.len());
+            for ((id, _, expected), found) in bad.iter().rev().zip(&survey.passed_over) {
+                let key = format!("0000000004-000000000{id}.json");
+                assert!(found.reason.contains(expected) && found.reason.contains(&key), "{found:?}");
+                assert_eq!(found.newer_format, *id == 6, "{found:?}");
+            }
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_pointer_to_nothing_or_to_nonsense_is_said_and_its_epoch_counts() {
+        let folder = temporary();
+        for store in stores(&folder) {
+            store.store(snapshot(1, 1, &SnapshotKind::Checkpoint)).await.expect("stored");
+            assert_eq!(store.survey().await.expect("answers").pointer, None);
+            store.store(snapshot(5, 2, &SnapshotKind::Checkpoint)).await.expect("stored");
+            let newest = store.find("2").await.expect("there");
+            store.dispose(&newest).await.expect("deleted");
+            let survey = store.survey().await.expect("answers");
+            assert!(survey.pointer.is_some_and(|text| text.contains("0000000005-0000000002.json, which is not there")));
+            assert_eq!(survey.highest.epoch, LeaderEpoch(5));
+            let (_, version) = store.storage.get("job/latest").await.expect("there");
+            store.storage.put("job/latest", Bytes::from_static(b"?"), Put::Over(version)).await.expect("stored");
+            assert!(store.survey().await.expect("answers").pointer.is_some_and(|text| text.contains("cannot be read")));
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_leadership_that_stored_nothing_has_its_epoch_for_itself() {
+        let folder = temporary();
+        for store in stores(&folder) {
+            for epoch in 1..4 {
+                let survey = store.survey().await.expect("answers");
+                assert_eq!((survey.highest.epoch, survey.pointer), (LeaderEpoch(epoch - 1), None));
+                store.claim(LeaderEpoch(epoch)).await.expect("nobody is above");
+            }
+            assert!(matches!(store.claim(LeaderEpoch(2)).await, Err(StoreError::Superseded(_))));
+            let deposed = store.store(snapshot(2, 1, &SnapshotKind::Checkpoint)).await;
+            assert!(matches!(deposed, Err(StoreError::Superseded(_))), "{deposed:?}");
+            store.store(snapshot(3, 1, &SnapshotKind::Checkpoint)).await.expect("stored");
+            store.claim(LeaderEpoch(4)).await.expect("nobody is above");
+            assert_eq!(store.survey().await.expect("answers").pointer, None, "the snapshot stays pointed at");
         }
         std::fs::remove_dir_all(folder).expect("removed");
     }

@@ -19,7 +19,10 @@ pub(super) fn storage(error: &StoreError) -> Status {
     let code = match error {
         StoreError::NotFound(_) => Code::NotFound,
         StoreError::Denied(_) => Code::PermissionDenied,
-        StoreError::Damaged(_) | StoreError::Configuration(_) | StoreError::Superseded(_) => Code::FailedPrecondition,
+        StoreError::Damaged(_)
+        | StoreError::NewerFormat(_)
+        | StoreError::Configuration(_)
+        | StoreError::Superseded(_) => Code::FailedPrecondition,
         StoreError::Exists(_) | StoreError::Changed(_) => Code::Aborted,
         StoreError::Unreachable(_) => Code::Unavailable,
     };

@@ -78,7 +78,8 @@ impl Service {
         let configured = self.services.config.job.splits_per_partition;
         if snapshot.splits_per_partition != configured {
             return Err(Status::failed_precondition(format!(
-                "{} was made with {} splits per partition, the job has {}",
+                "{} was made with {} splits per partition, the job has {}: finished records of one number of splits cannot be \
+                 told in another; restore one that was made with {1}, or start a job with {1} under another name",
                 info.location,
                 snapshot.splits_per_partition.get(),
                 configured.get()
