@@ -6,3 +6,4 @@ pub mod checker;
 pub mod events;
 pub mod harness;
 pub mod player;
+pub mod proxy;
