@@ -44,6 +44,9 @@ pub enum Command {
     Resume(Connection),
     /// Move splits to other offsets
     Reset(admin::ResetArgs),
+    /// List the job's transactional ids, abort what is open on one
+    #[command(subcommand)]
+    Transactions(admin::TransactionsCommand),
     /// Check configuration files, without network
     #[command(subcommand)]
     Config(config_check::ConfigCommand),

@@ -30,6 +30,7 @@ pub async fn run(cli: args::Cli) -> Outcome {
         Command::Suspend(connection) => admin::suspend(&connection).await,
         Command::Resume(connection) => admin::resume(&connection).await,
         Command::Reset(args) => admin::reset(args).await,
+        Command::Transactions(command) => admin::transactions(command).await,
         Command::Config(command) => config_check::run(command),
         Command::Enrich(args) => enrich::run(args).await,
         Command::Demo(args) => demo::run(args).await,

@@ -5,6 +5,7 @@ mod document;
 mod operations;
 mod progress;
 mod tables;
+mod transactions;
 
 use std::{error::Error, time::Duration};
 
@@ -19,6 +20,7 @@ pub use self::commands::{
     taskmanagers,
 };
 pub use self::operations::{ResetArgs, reset, resume, suspend};
+pub use self::transactions::{TransactionsCommand, transactions};
 use crate::{
     args::parse_duration,
     exit::{Failure, Outcome, Reason},
@@ -40,7 +42,7 @@ pub struct Connection {
     /// The jobmanager's gRPC address
     #[arg(long, env = "WEIR_JOBMANAGER", default_value = "127.0.0.1:6123", value_name = "HOST:PORT")]
     pub jobmanager: String,
-    /// Time to wait for the answer [default: 10 s; savepoints, stop, restore, suspend, reset 15 min]
+    /// Time to wait for the answer [default: 10 s; savepoints, stop, restore, suspend, reset 15 min; transactions 1 and 2 min]
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: Option<Duration>,
     /// Form of the output

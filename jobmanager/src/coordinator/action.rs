@@ -156,6 +156,13 @@ pub enum Reply {
         /// Why, for the operator.
         reason: String,
     },
+    /// The slot's transactional id is fenced.
+    TransactionAborted {
+        /// Which.
+        slot: SlotId,
+        /// Who had it.
+        holder: Option<TaskmanagerId>,
+    },
 }
 
 /// What comes of moving splits, by partition: upper bounds, for records of other key ranges lie in between.

@@ -206,4 +206,11 @@ pub enum Event {
     },
     /// [`super::Coordinator::next_deadline`] has come.
     DeadlineReached,
+    /// An operator wants whatever is open on a slot's transactional id aborted, and its holder off it.
+    AbortRequested {
+        /// Who asks.
+        request: RequestId,
+        /// Which.
+        slot: SlotId,
+    },
 }

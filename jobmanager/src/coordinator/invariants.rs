@@ -28,6 +28,9 @@ impl Coordinator {
                 return Some(format!("slot {slot} is {state:?}, but not that one's lease"));
             }
         }
+        if let Some(slot) = self.aborts.keys().find(|slot| self.slots.get(*slot) != Some(&Slot::Fencing)) {
+            return Some(format!("an operator waits for the fence of slot {slot}, which nobody fences"));
+        }
         for (id, split) in &self.splits {
             if let Some(owner) = split.owner.taskmanager() {
                 let lease = self.taskmanagers.get(owner).map(|taskmanager| taskmanager.lease);

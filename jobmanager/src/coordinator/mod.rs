@@ -21,6 +21,7 @@ mod suspension;
 mod taskmanagers;
 #[cfg(test)]
 mod tests;
+mod transactions;
 pub mod view;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -39,6 +40,7 @@ use self::{
     splits::{Moves, Split},
     suspension::{Phase, Rest},
     taskmanagers::{Slot, Taskmanager},
+    transactions::Abort,
 };
 
 /// What a leadership starts with.
@@ -94,6 +96,8 @@ pub struct Coordinator {
     /// The job rests until it is resumed.
     rest: Option<Rest>,
     restarts: Restarts,
+    /// Operators who wait for a fence.
+    aborts: BTreeMap<SlotId, Abort>,
     retries: Vec<(Duration, Retry)>,
     next_mirror: Duration,
     mirrored: BTreeMap<weir_common::split::TopicPartition, i64>,
@@ -118,6 +122,7 @@ impl Coordinator {
             phase: Phase::Running,
             rest: settings.suspended.then_some(Rest::Suspended),
             restarts: Restarts::new(settings.restart_strategy.clone()),
+            aborts: BTreeMap::new(),
             retries: Vec::new(),
             next_mirror: settings.mirror_interval,
             mirrored: BTreeMap::new(),
@@ -190,6 +195,7 @@ impl Coordinator {
             Event::ResetRequested { request, splits, allowed } => self.reset_requested(request, splits, allowed),
             Event::ProgressWritten => self.progress_written(),
             Event::ProgressWriteFailed { reason } => self.progress_write_failed(&reason),
+            Event::AbortRequested { request, slot } => self.abort_requested(request, slot),
             Event::DeadlineReached => {}
         }
     }

@@ -122,6 +122,7 @@ impl Coordinator {
 
     pub(super) fn reported(&mut self, from: &TaskmanagerId, checkpoint: Option<CheckpointId>, splits: SplitStates) {
         self.heard(from);
+        self.note_commit(from, &splits);
         self.note_states(from, splits);
         if let Some(checkpoint) = checkpoint {
             self.checkpoints.reported(from, checkpoint);
@@ -320,6 +321,7 @@ impl Coordinator {
             self.free(splits);
         }
         self.retries.retain(|(_, retry)| !matches!(retry, Retry::Fence(other) if *other == slot));
+        self.abort_fenced(slot);
     }
 
     pub(super) fn slot_ready(&mut self, from: &TaskmanagerId, grant: weir_common::ids::GrantId) {

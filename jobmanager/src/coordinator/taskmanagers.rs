@@ -19,6 +19,8 @@ pub(super) struct Taskmanager {
     pub(super) dismissed: bool,
     /// After a failure: no slot before.
     pub(super) wait_until: Duration,
+    /// When it last reported something newly committed.
+    pub(super) committed: Option<Duration>,
 }
 
 impl Taskmanager {
@@ -82,6 +84,7 @@ impl Coordinator {
             draining: false,
             dismissed: false,
             wait_until: Duration::ZERO,
+            committed: None,
         });
         known.connected = true;
         known.heard = self.now;
@@ -185,7 +188,7 @@ impl Coordinator {
     }
 
     /// Ends a lease without its holder's help.
-    fn fence_lease(&mut self, id: &TaskmanagerId, wait_until: Duration) {
+    pub(super) fn fence_lease(&mut self, id: &TaskmanagerId, wait_until: Duration) {
         self.checkpoints.forget(id);
         let Some(taskmanager) = self.taskmanagers.get_mut(id) else { return };
         let Some((slot, _)) = std::mem::replace(&mut taskmanager.lease, Lease::None).slot() else { return };
@@ -193,7 +196,7 @@ impl Coordinator {
         self.fence(slot);
     }
 
-    fn fence(&mut self, slot: SlotId) {
+    pub(super) fn fence(&mut self, slot: SlotId) {
         self.slots.insert(slot, Slot::Fencing);
         self.actions.push(Action::FenceSlot { slot });
     }
@@ -216,12 +219,11 @@ impl Coordinator {
         self.adoption_ends = None;
         let orphans: Vec<SlotId> =
             self.slots.iter().filter(|(_, slot)| **slot == Slot::Orphaned).map(|(id, _)| *id).collect();
-        for slot in &orphans {
-            self.fence(*slot);
+        for slot in orphans {
+            self.fence(slot);
         }
-        if orphans.is_empty() {
-            self.free(self.splits_with(&Owner::Unknown));
-        }
+        // An orphan may be on its way to be fenced already; what it may hold is read after that, not before.
+        self.free_unclaimed();
     }
 
     /// The last orphan is fenced: whatever is still unknown is nobody's.

@@ -18,6 +18,7 @@ use super::{
 pub use super::{
     checkpoint::{CheckpointView, Status as CheckpointStatus},
     splits::Moves,
+    transactions::TransactionView,
 };
 
 /// A registered taskmanager.

@@ -12,7 +12,10 @@ use weir_common::{
 use super::{Kafka, KafkaProblem};
 use crate::{
     coordinator::event::SplitStates,
-    runtime::{ResetTo, backend::Backend},
+    runtime::{
+        ResetTo,
+        backend::{Backend, SinkEnd},
+    },
     start::JobRecord,
 };
 
@@ -55,6 +58,10 @@ impl Backend for KafkaBackend {
 
     async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
         self.kafka.log_ends(partitions).await
+    }
+
+    async fn sink_ends(&self, topics: Vec<String>) -> Result<Vec<SinkEnd>, KafkaProblem> {
+        self.kafka.sink_ends(topics).await
     }
 
     async fn reset_offsets(

@@ -8,6 +8,7 @@ mod backend;
 mod fence;
 mod lock;
 mod progress;
+mod sink_ends;
 pub(crate) mod source;
 mod topics;
 

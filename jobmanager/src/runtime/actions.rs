@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 use weir_common::{
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
     split::{SplitId, TopicPartition},
@@ -14,6 +15,7 @@ use weir_proto::v1::{self, job_manager_message::Kind};
 
 use super::{
     Command, ConnectionId, Peer, ResetTo, Runtime, Trouble,
+    backend::SinkEnd,
     handle::{self, Attach, Message},
     record::Then,
 };
@@ -138,6 +140,20 @@ impl Runtime {
                 splits.into_iter().filter_map(moved).collect()
             };
             Command::ResetFound { request, offsets: found.map(of).map_err(|error| error.to_string()), allowed }
+        });
+    }
+
+    /// Asks Kafka how far what the sink writes to is stable; an error topic on another cluster is not written in
+    /// transactions.
+    pub(super) fn find_sink_ends(&self, reply: oneshot::Sender<Result<Vec<SinkEnd>, String>>) {
+        let elsewhere = weir_common::kafka::error_sink_is_elsewhere(&self.shared.config);
+        let streams = [self.job.sink.as_ref(), self.job.error_sink.as_ref().filter(|_| !elsewhere)];
+        let topics: BTreeSet<String> = streams.into_iter().flatten().map(|stream| stream.topic.clone()).collect();
+        let backend = Arc::clone(&self.shared.backend);
+        self.shared.tasks.spawn(async move {
+            let ends = backend.sink_ends(topics.into_iter().collect()).await;
+            // Whoever asked may have left.
+            let _ = reply.send(ends.map_err(|error| error.to_string()));
         });
     }
 

@@ -11,6 +11,17 @@ use weir_common::{
 use super::ResetTo;
 use crate::{coordinator::event::SplitStates, kafka::KafkaProblem, start::JobRecord};
 
+/// How far readers of committed records get in a partition of the sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkEnd {
+    /// Which.
+    pub partition: TopicPartition,
+    /// The first offset that such a reader does not get: an open transaction holds it.
+    pub last_stable_offset: i64,
+    /// The partition's end.
+    pub high_watermark: i64,
+}
+
 /// Kafka, as the running job needs it. All calls end within a bounded time; dropping a future leaves its call running.
 #[async_trait]
 pub trait Backend: std::fmt::Debug + Send + Sync {
@@ -34,6 +45,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
 
     /// Log end offsets, as far as they are known.
     async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64>;
+
+    /// How far each partition of these topics of the sink cluster is stable.
+    async fn sink_ends(&self, topics: Vec<String>) -> Result<Vec<SinkEnd>, KafkaProblem>;
 
     /// Where a reset leads, for each partition that it means.
     async fn reset_offsets(

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use weir_common::{
     failure::SplitFailure,
-    ids::{CheckpointId, GrantId, TaskmanagerId},
+    ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
     split::{SplitId, TopicPartition},
 };
 use weir_proto::v1;
 
-use super::{Command, view::View};
+use super::{Command, backend::SinkEnd, view::View};
 use crate::coordinator::{
     action::Reply,
     event::{Allowed, HeldSlot, SplitStates},
@@ -99,6 +99,11 @@ pub enum AdminRequest {
         /// What may come of it.
         allowed: Allowed,
     },
+    /// Fence a slot.
+    AbortTransaction {
+        /// Which.
+        slot: SlotId,
+    },
 }
 
 /// Where a reset leads.
@@ -175,6 +180,16 @@ impl Handle {
     pub async fn admin(&self, request: AdminRequest) -> Result<Reply, Gone> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Admin { request, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// How far each partition that the sink writes to is stable, or why that is not known.
+    ///
+    /// # Errors
+    /// The runtime has ended.
+    pub async fn sink_ends(&self) -> Result<Result<Vec<SinkEnd>, String>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::SinkEnds { reply }).await?;
         answer.await.map_err(|_| Gone)
     }
 

@@ -125,6 +125,8 @@ enum Command {
     Detach { taskmanager: TaskmanagerId, connection: ConnectionId },
     /// An operator wants something that takes time.
     Admin { request: AdminRequest, reply: oneshot::Sender<Reply> },
+    /// Somebody wants to see how far the sink is stable.
+    SinkEnds { reply: oneshot::Sender<Result<Vec<backend::SinkEnd>, String>> },
     /// Somebody wants to see.
     Query { reply: oneshot::Sender<View> },
     /// Something spawned has ended.
@@ -301,6 +303,7 @@ impl Runtime {
                 }
             }
             Command::Admin { request, reply } => self.admin(request, reply),
+            Command::SinkEnds { reply } => self.find_sink_ends(reply),
             Command::Query { reply } => {
                 let _ = reply.send(self.view());
             }
@@ -347,6 +350,7 @@ impl Runtime {
             }
             AdminRequest::Suspend => Event::SuspendRequested { request: id },
             AdminRequest::Resume => Event::ResumeRequested { request: id },
+            AdminRequest::AbortTransaction { slot } => Event::AbortRequested { request: id, slot },
             AdminRequest::Reset { to, topic, partitions, allowed } => {
                 return self.find_reset(id, to, topic.as_deref(), &partitions, allowed);
             }

@@ -11,7 +11,7 @@ use weir_common::{
 use weir_proto::v1;
 
 use super::{Hello, Runtime};
-use crate::coordinator::view::{CheckpointStatus, CheckpointView, Moves, SplitView, TaskmanagerView};
+use crate::coordinator::view::{CheckpointStatus, CheckpointView, Moves, SplitView, TaskmanagerView, TransactionView};
 
 /// The job at one moment.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct View {
     pub taskmanagers: Vec<TaskmanagerRow>,
     /// All of the job.
     pub splits: Vec<SplitRow>,
+    /// Every slot of this leadership.
+    pub transactions: Vec<TransactionView>,
     /// The newest first.
     pub checkpoints: Vec<CheckpointRow>,
     /// Flink's `numberOfCompletedCheckpoints`.
@@ -132,6 +134,7 @@ impl Runtime {
             started: self.born_at,
             taskmanagers: self.coordinator.taskmanagers().map(|view| self.taskmanager_row(view)).collect(),
             splits,
+            transactions: self.coordinator.transactions().collect(),
             checkpoints: self.coordinator.checkpoints().map(|checkpoint| self.checkpoint_row(checkpoint)).collect(),
             completed_checkpoints: self.coordinator.number_of_completed_checkpoints(),
             failed_checkpoints: self.coordinator.number_of_failed_checkpoints(),

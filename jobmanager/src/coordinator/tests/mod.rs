@@ -2,6 +2,7 @@
 
 mod failure;
 mod rest;
+mod transactions;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -4,6 +4,7 @@ mod info;
 mod operations;
 mod refusal;
 mod savepoints;
+mod transactions;
 
 use tonic::{Request, Response, Status};
 use weir_proto::v1::{self, admin_service_server::AdminService};
@@ -118,5 +119,19 @@ impl AdminService for Service {
 
     async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetResponse>, Status> {
         Ok(Response::new(self.move_splits(request.into_inner()).await?))
+    }
+
+    async fn list_transactions(
+        &self,
+        _: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
+        Ok(Response::new(self.transactions().await?))
+    }
+
+    async fn abort_transaction(
+        &self,
+        request: Request<v1::AbortTransactionRequest>,
+    ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
+        Ok(Response::new(self.abort(&request.into_inner().transaction).await?))
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn refused(reply: Reply) -> Status {
         | Reply::Restored { .. }
         | Reply::Suspended { .. }
         | Reply::Resumed
-        | Reply::Reset(_) => Status::internal("the runtime answered another question"),
+        | Reply::Reset(_)
+        | Reply::TransactionAborted { .. } => Status::internal("the runtime answered another question"),
     }
 }

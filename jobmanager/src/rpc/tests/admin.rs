@@ -144,3 +144,25 @@ async fn a_reset_is_refused_with_what_would_come_of_it_unless_allowed() {
     let cursors: Vec<i64> = progress.values().map(|state| state.progress.cursor).collect();
     assert_eq!(cursors, [15, 15, 0, 0], "the other partition stays");
 }
+
+#[tokio::test]
+async fn transactions_are_listed_and_one_of_ours_is_aborted() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let taskmanager = jobmanager.taskmanager("a").await;
+    until("both splits", || taskmanager.splits().len() == 2).await;
+    let mut admin = jobmanager.admin().await;
+    let listed = admin.list_transactions(v1::ListTransactionsRequest {}).await.expect("listed").into_inner();
+    let [only] = listed.transactions.as_slice() else { panic!("{listed:?}") };
+    assert_eq!((only.transactional_id.as_str(), only.state.as_str(), only.splits), ("job-0", "LEASED", 2));
+    assert_eq!((only.taskmanager_id.as_str(), only.last_commit_age_ms), ("a", None));
+    assert_eq!((listed.sink_ends[0].last_stable_offset, listed.sink_ends[0].high_watermark), (7, 9));
+    let abort = |transaction: &str| v1::AbortTransactionRequest { transaction: transaction.to_owned() };
+    for foreign in ["other-0", "job-5", "job"] {
+        let refused = admin.abort_transaction(abort(foreign)).await.expect_err("not ours");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{foreign}: {refused}");
+    }
+    assert_eq!(locked(&jobmanager.kafka.fenced).len(), 0, "nothing was touched");
+    let aborted = admin.abort_transaction(abort("job-0")).await.expect("aborted").into_inner();
+    assert_eq!((aborted.slot, aborted.taskmanager_id.as_str()), (0, "a"));
+    assert_eq!(*locked(&jobmanager.kafka.fenced), [weir_common::ids::SlotId(0)]);
+}

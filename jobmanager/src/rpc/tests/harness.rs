@@ -28,7 +28,10 @@ use crate::{
     job,
     kafka::{KafkaProblem, ProgressIndex},
     rpc::{Services, serve},
-    runtime::{Parts, ResetTo, Runtime, backend::Backend},
+    runtime::{
+        Parts, ResetTo, Runtime,
+        backend::{Backend, SinkEnd},
+    },
     start::{JobRecord, Plan},
     store::{Snapshots, object::Objects},
 };
@@ -82,6 +85,15 @@ impl Backend for Kafka {
 
     async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
         partitions.into_iter().map(|partition| (partition, 1000)).collect()
+    }
+
+    async fn sink_ends(&self, topics: Vec<String>) -> Result<Vec<SinkEnd>, KafkaProblem> {
+        let end = |topic: String| SinkEnd {
+            partition: TopicPartition { topic: topic.into(), partition: 0 },
+            last_stable_offset: 7,
+            high_watermark: 9,
+        };
+        Ok(topics.into_iter().map(end).collect())
     }
 
     async fn reset_offsets(
