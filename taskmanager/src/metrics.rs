@@ -97,6 +97,7 @@ pub(crate) struct Totals {
 impl Metrics {
     /// All at zero.
     #[must_use]
+    #[allow(clippy::new_without_default, reason = "a registry is made once, by name")]
     pub fn new() -> Self {
         let mut inner = Inner {
             registry: Registry::default(),

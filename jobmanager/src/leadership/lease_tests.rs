@@ -240,6 +240,10 @@ fn a_release_leaves_the_lease_free_and_the_epoch_in_it() {
     assert_eq!(standby.handle(Event::Release, seconds(0.0)), [Action::Released]);
 }
 
+/// A request on its way to the store: who sent it, what it writes on which condition (`None`: it reads), and whether the
+/// answer is lost.
+type Arriving = (usize, Option<(Lease, Option<u64>)>, bool);
+
 /// A store, and candidates whose clocks run at different speeds, whose requests are lost, late, or done twice, and whose
 /// processes pause.
 struct World {
@@ -247,8 +251,8 @@ struct World {
     object: Option<(Lease, u64)>,
     versions: u64,
     candidates: Vec<One>,
-    /// Real time of a request's arrival at the store: who sent what, and whether the answer is lost.
-    arriving: BTreeMap<(u64, u64), (usize, Option<(Lease, Option<u64>)>, bool)>,
+    /// By the real time of their arrival.
+    arriving: BTreeMap<(u64, u64), Arriving>,
     /// Real time of an answer.
     answers: BTreeMap<(u64, u64), (usize, u64, Event<u64>)>,
     sequence: u64,

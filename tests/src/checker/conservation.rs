@@ -52,6 +52,9 @@ pub struct Counted {
     pub counts: Counts,
 }
 
+/// An input's key hash, where it has a key, and what became of it.
+type Ended = (Option<u64>, Counts);
+
 /// Compares by key range where every message of a partition has a key, and by partition always. Nothing counted is nothing
 /// to compare.
 pub fn check(
@@ -68,7 +71,7 @@ pub fn check(
     let sources =
         |records: &[Record]| -> HashSet<Position> { records.iter().filter_map(|r| r.source().ok()).collect() };
     let (outputs, errors) = (sources(evidence.outputs), sources(evidence.errors));
-    let mut found: HashMap<(&str, i32), Vec<(Option<u64>, Counts)>> = HashMap::new();
+    let mut found: HashMap<(&str, i32), Vec<Ended>> = HashMap::new();
     for input in evidence.inputs {
         let position = input.position();
         let mut counts = Counts::default();
@@ -107,7 +110,7 @@ pub fn check(
     }
 }
 
-fn sum(records: &[(Option<u64>, Counts)], in_range: &dyn Fn(u64) -> bool) -> Counts {
+fn sum(records: &[Ended], in_range: &dyn Fn(u64) -> bool) -> Counts {
     let mut sum = Counts::default();
     records.iter().filter(|(hash, _)| in_range(hash.unwrap_or_default())).for_each(|(_, counts)| sum += *counts);
     sum
