@@ -147,7 +147,8 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         (None, _) => Vec::new(),
     };
     // Whoever still works on a split whose entry is gone keeps committing to the old place, and this start may choose another.
-    let overwrites = !sorted.behind.is_empty() || !sorted.missing.is_empty();
+    // At-least-once keeps nothing in Kafka that could be overwritten.
+    let overwrites = facts.exactly_once && !(sorted.behind.is_empty() && sorted.missing.is_empty());
     let epochs = [facts.record.as_ref().map(|record| record.leader_epoch), facts.snapshot.as_ref().map(|s| s.id.epoch)];
     let last_checkpoint = facts.snapshot.as_ref().map_or(CheckpointId(0), |snapshot| snapshot.id.checkpoint);
     let mut to_write = Vec::new();

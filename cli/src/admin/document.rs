@@ -138,6 +138,8 @@ mod tests {
             [
                 "counters",
                 "cursor",
+                "failure",
+                "failure_kind",
                 "finished_ahead",
                 "index",
                 "key_range",
@@ -164,7 +166,7 @@ mod tests {
                 "triggered"
             ]
         );
-        assert_eq!(keys(&status(&v1::GetStatusResponse::default())).len(), 18);
+        assert_eq!(keys(&status(&v1::GetStatusResponse::default())).len(), 19);
         assert_eq!(keys(&taskmanager(&v1::TaskManagerInfo::default())).len(), 22);
     }
 
