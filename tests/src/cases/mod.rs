@@ -38,10 +38,10 @@ macro_rules! cases {
 }
 
 cases! {
+    rescale::up_and_down, "rescale", "1 -> 8 -> 2 taskmanagers under load: splits move one by one, order and exactly once hold";
     storage::outage, "storage-outage", "S3 away at start and in the middle: the job runs, degraded, and recovers";
     throughput::two_taskmanagers, "two-taskmanagers", "5,000 events of a real MediaWiki, both taskmanagers do a fair share";
     failures::jobmanager_killed, "jobmanager-killed", "kill -9 and restart: the data plane does not stop, nobody restarts";
-    rescale::up_and_down, "rescale", "1 -> 8 -> 2 taskmanagers under load: splits move one by one, order and exactly once hold";
     failures::taskmanager_killed, "taskmanager-killed", "kill -9 in the middle: only its splits move, the other never stops";
     failures::everything_killed, "everything-killed", "kill -9 of all processes, then a new start goes on where it was";
     failures::at_least_once, "at-least-once", "without transactions a kill loses nothing; repeats are counted";
