@@ -94,10 +94,15 @@ pub(crate) struct Totals {
     pub(crate) last_cut_us: u64,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
     /// All at zero.
     #[must_use]
-    #[allow(clippy::new_without_default, reason = "a registry is made once, by name")]
     pub fn new() -> Self {
         let mut inner = Inner {
             registry: Registry::default(),

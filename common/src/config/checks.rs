@@ -35,6 +35,18 @@ impl Found {
         self.unless(!value.is_zero(), &[key], "is no time at all", "write for example `1 s`");
     }
 
+    /// A backoff begins no higher than it may get.
+    fn rising(&mut self, section: &str, initial_backoff: Duration, max_backoff: Duration) {
+        let (initial, max) = (format!("{section}.initial_backoff"), format!("{section}.max_backoff"));
+        let text = duration::format;
+        self.unless(
+            initial_backoff <= max_backoff,
+            &[&initial, &max],
+            format!("{} is above `max_backoff`, {}", text(initial_backoff), text(max_backoff)),
+            format!("raise `{max}`"),
+        );
+    }
+
     /// A count must not be zero.
     fn some(&mut self, key: &str, value: u64) {
         self.unless(value > 0, &[key], "is 0", "write at least 1");
@@ -255,14 +267,8 @@ fn message_timeout(config: &Config, section: &str, options: &SinkOptions, found:
 
 fn restarts(config: &Config, found: &mut Found) {
     let strategy = &config.restart_strategy;
-    let text = duration::format;
     let exponential = &strategy.exponential_delay;
-    found.unless(
-        exponential.initial_backoff <= exponential.max_backoff,
-        &["restart_strategy.exponential_delay.initial_backoff", "restart_strategy.exponential_delay.max_backoff"],
-        format!("{} is above `max_backoff`, {}", text(exponential.initial_backoff), text(exponential.max_backoff)),
-        "raise `restart_strategy.exponential_delay.max_backoff`",
-    );
+    found.rising("restart_strategy.exponential_delay", exponential.initial_backoff, exponential.max_backoff);
     found.unless(
         (1.0..=1000.0).contains(&exponential.backoff_multiplier),
         &["restart_strategy.exponential_delay.backoff_multiplier"],
@@ -324,12 +330,7 @@ fn timers(config: &Config, found: &mut Found) {
     found.some_time("storage.s3.request_timeout", config.storage.s3.request_timeout);
     found.some_time("enrich.request_timeout", config.enrich.request_timeout);
     let retry = &config.enrich.retry;
-    found.unless(
-        retry.initial_backoff <= retry.max_backoff,
-        &["enrich.retry.initial_backoff", "enrich.retry.max_backoff"],
-        format!("{} is above `max_backoff`, {}", text(retry.initial_backoff), text(retry.max_backoff)),
-        "raise `enrich.retry.max_backoff`",
-    );
+    found.rising("enrich.retry", retry.initial_backoff, retry.max_backoff);
     found.unless(
         retry.max_attempts <= 1 || retry.max_backoff <= retry.budget,
         &["enrich.retry.budget", "enrich.retry.max_backoff"],

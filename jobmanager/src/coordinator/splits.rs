@@ -36,7 +36,12 @@ pub(super) struct Split {
 impl Split {
     /// It waits after a failure, or for an operator's decision.
     fn may_not_start(&self, now: Duration) -> bool {
-        self.wait_until > now || self.failure.as_ref().is_some_and(|failure| failure.kind.needs_decision())
+        self.wait_until > now || self.needs_decision()
+    }
+
+    /// An operator must say where it goes on.
+    pub(super) fn needs_decision(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.kind.needs_decision())
     }
 }
 

@@ -122,9 +122,7 @@ impl Coordinator {
             id: id.clone(),
             state: match split.owner {
                 Owner::Unknown => "ADOPTING",
-                Owner::Nobody if split.failure.as_ref().is_some_and(|failure| failure.kind.needs_decision()) => {
-                    "FAILED"
-                }
+                Owner::Nobody if split.needs_decision() => "FAILED",
                 Owner::Nobody if split.wait_until > self.now => "RESTARTING",
                 Owner::Nobody => "UNASSIGNED",
                 Owner::Taskmanager(_) => "RUNNING",

@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::environment::{Environment, stub_events};
+use super::environment::{Environment, Stub, stub_events};
 use crate::{
-    checker::read,
+    checker::{Verdict, read},
     events::Maker,
     harness::{
         job::{Job, no_overrides},
-        kafka::{Input, produce},
+        kafka::Input,
         until,
     },
 };
@@ -24,8 +24,7 @@ const PER_SECOND: u32 = 350;
 
 /// Feeds in the background, until it is awaited.
 pub(super) fn feed(job: &Job, inputs: &Arc<Vec<Input>>) -> tokio::task::JoinHandle<anyhow::Result<()>> {
-    let (bootstrap, inputs) = (job.spec.source.clone(), Arc::clone(inputs));
-    tokio::spawn(async move { produce(&bootstrap, &inputs, PER_SECOND).await })
+    job.feed(inputs, PER_SECOND)
 }
 
 pub(super) async fn taskmanager_killed(environment: Arc<Environment>) -> anyhow::Result<()> {
@@ -133,13 +132,12 @@ async fn goes_on_without_jobmanager(job: &mut Job) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn everything_killed(environment: Arc<Environment>) -> anyhow::Result<()> {
-    let stub = environment.stub("everything-killed", "20 ms", "0.02", 2000).await?;
-    let mut job = environment.job("everything-killed", &stub.api).await?;
-    let inputs = stub_events(&job, &stub, 5, EVENTS);
-    job.start().await?;
-    let feeding = feed(&job, &inputs);
-    job.consumed(EVENTS as u64 / 4, Duration::from_secs(60)).await?;
+/// Kills every process, starts anew, and lets the checker judge when all is done.
+async fn kill_all_and_finish(
+    job: &mut Job,
+    stub: &Stub,
+    feeding: tokio::task::JoinHandle<anyhow::Result<()>>,
+) -> anyhow::Result<Verdict> {
     for mut process in job.taskmanagers.drain(..).chain(job.jobmanager.take()) {
         process.kill().await?;
     }
@@ -147,7 +145,17 @@ pub(super) async fn everything_killed(environment: Arc<Environment>) -> anyhow::
     feeding.await??;
     job.all_done(EVENTS as u64, Duration::from_secs(120)).await?;
     job.shut_down().await?;
-    job.verdict(&stub.truth, &no_overrides).await?;
+    job.verdict(&stub.truth, &no_overrides).await
+}
+
+pub(super) async fn everything_killed(environment: Arc<Environment>) -> anyhow::Result<()> {
+    let stub = environment.stub("everything-killed", "20 ms", "0.02", 2000).await?;
+    let mut job = environment.job("everything-killed", &stub.api).await?;
+    let inputs = stub_events(&job, &stub, 5, EVENTS);
+    job.start().await?;
+    let feeding = feed(&job, &inputs);
+    job.consumed(EVENTS as u64 / 4, Duration::from_secs(60)).await?;
+    kill_all_and_finish(&mut job, &stub, feeding).await?;
     Ok(())
 }
 
@@ -164,14 +172,7 @@ pub(super) async fn at_least_once(environment: Arc<Environment>) -> anyhow::Resu
     job.taskmanagers.remove(0).kill().await?;
     job.start_taskmanager()?;
     job.consumed(EVENTS as u64 / 2, Duration::from_secs(60)).await?;
-    for mut process in job.taskmanagers.drain(..).chain(job.jobmanager.take()) {
-        process.kill().await?;
-    }
-    job.start().await?;
-    feeding.await??;
-    job.all_done(EVENTS as u64, Duration::from_secs(120)).await?;
-    job.shut_down().await?;
-    let verdict = job.verdict(&stub.truth, &no_overrides).await?;
+    let verdict = kill_all_and_finish(&mut job, &stub, feeding).await?;
     job.say(&format!("{} repeats after two kills", verdict.repeats));
     Ok(())
 }

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::environment::{Environment, stub_events};
 use crate::harness::{
     job::{Job, no_overrides},
-    kafka::produce,
     moves,
 };
 
@@ -32,10 +31,7 @@ pub(super) async fn up_and_down(environment: Arc<Environment>) -> anyhow::Result
     job.running(1).await?;
     let stop = CancellationToken::new();
     let watching = tokio::spawn(moves::watch(job.admin.clone(), stop.clone()));
-    let feeding = {
-        let (bootstrap, inputs) = (job.spec.source.clone(), Arc::clone(&inputs));
-        tokio::spawn(async move { produce(&bootstrap, &inputs, PER_SECOND).await })
-    };
+    let feeding = job.feed(&inputs, PER_SECOND);
     job.consumed(600, Duration::from_secs(60)).await?;
     for _ in 1..MOST {
         job.start_taskmanager()?;

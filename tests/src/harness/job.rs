@@ -5,18 +5,20 @@ use std::{
     fmt::Write as _,
     path::PathBuf,
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use tokio::process::Command;
+use tokio::{process::Command, task::JoinHandle};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use weir_proto::v1::{SplitInfo, TaskManagerInfo};
 
 use super::{
     admin::Admin,
-    http, kafka,
+    http,
+    kafka::{self, Input},
     process::{Process, Usage},
     until,
     workspace::{Workspace, free_port},
@@ -28,6 +30,9 @@ use crate::checker::{
     schema::Schemas,
     truth::Truth,
 };
+
+/// Marks an event that is dropped.
+const CANARY: &str = r#""domain":"canary""#;
 
 /// What a case wants of its job.
 #[derive(Clone, Debug)]
@@ -249,6 +254,13 @@ impl Job {
         self.jobmanager.iter_mut().chain(&mut self.taskmanagers).try_for_each(Process::must_live)
     }
 
+    /// Writes inputs in the background, so many in a second (0: as fast as they go), until it is awaited.
+    #[must_use]
+    pub fn feed(&self, inputs: &Arc<Vec<Input>>, per_second: u32) -> JoinHandle<anyhow::Result<()>> {
+        let (bootstrap, inputs) = (self.spec.source.clone(), Arc::clone(inputs));
+        tokio::spawn(async move { kafka::produce(&bootstrap, &inputs, per_second).await })
+    }
+
     /// Prints a line about this job.
     pub fn say(&self, what: &str) {
         eprintln!("[{}] {what}", self.spec.name);
@@ -413,6 +425,24 @@ impl Job {
         let found = verdict.violations.iter().map(|violation| format!("{:?}: {}\n", violation.rule, violation.what));
         std::fs::write(self.folder.join("violations.txt"), found.collect::<String>())?;
         Ok(verdict)
+    }
+
+    /// Reads everything and judges it: `again` were done twice, each with one repeat but for canaries, which leave no trace,
+    /// and nothing else may be wrong.
+    ///
+    /// # Errors
+    /// Another number of repeats, other violations, or topics cannot be read.
+    pub async fn judge_repeats(&self, truth: &dyn Truth, again: &[Input]) -> anyhow::Result<()> {
+        let is_canary =
+            |input: &&Input| String::from_utf8_lossy(input.value.as_deref().unwrap_or_default()).contains(CANARY);
+        let canaries = again.iter().filter(is_canary).count();
+        let found = self.judge(truth, &no_overrides).await?;
+        let is_repeat = |rule| rule == Rule::Doubled || rule == Rule::Order;
+        let others: Vec<_> = found.violations.iter().filter(|violation| !is_repeat(violation.rule)).collect();
+        ensure!(others.is_empty(), "violations other than repeats: {others:?}");
+        let (repeats, count) = (found.repeats, again.len());
+        ensure!(repeats + canaries == count, "{repeats} repeats and {canaries} canaries of {count} inputs done again");
+        Ok(())
     }
 
     /// What the product counted, in the checker's words.

@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
-use weir_tests::{
-    cases::Environment,
-    events::Maker,
-    harness::{kafka::produce, until},
-};
+use weir_tests::{cases::Environment, events::Maker, harness::until};
 
 use super::{LIMIT, Percentiles, job};
 
@@ -28,8 +24,7 @@ pub(super) async fn under_a_slow_api(environment: &Environment) -> anyhow::Resul
         })
         .await?;
         let inputs = Arc::new(Maker::new(3, job.source_topics()).from_stub(&stub.truth, 2000, 60_000));
-        let bootstrap = job.spec.source.clone();
-        let feeding = tokio::spawn(async move { produce(&bootstrap, &inputs, PER_SECOND).await });
+        let feeding = job.feed(&inputs, PER_SECOND);
         // The first ones belong to the start.
         let begun = job.admin.status().await?.number_of_completed_checkpoints;
         until("a hundred checkpoints", LIMIT, async || {

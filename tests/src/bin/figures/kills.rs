@@ -10,12 +10,11 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weir_tests::{
-    cases::Environment,
+    cases::{Environment, Stub},
     checker::read,
     events::Maker,
     harness::{
         job::{Job, no_overrides},
-        kafka::{Input, produce},
         moves, until,
     },
 };
@@ -24,23 +23,15 @@ use super::{LIMIT, job};
 
 const PER_SECOND: u32 = 400;
 
-fn feed(job: &Job, stub: &weir_tests::cases::Stub, count: usize) -> JoinHandle<anyhow::Result<usize>> {
-    let inputs: Arc<Vec<Input>> = Arc::new(Maker::new(2, job.source_topics()).from_stub(&stub.truth, 2000, count));
-    let bootstrap = job.spec.source.clone();
-    tokio::spawn(async move {
-        produce(&bootstrap, &inputs, PER_SECOND).await?;
-        Ok(inputs.len())
-    })
+fn feed(job: &Job, stub: &Stub, count: usize) -> JoinHandle<anyhow::Result<()>> {
+    let inputs = Arc::new(Maker::new(2, job.source_topics()).from_stub(&stub.truth, 2000, count));
+    job.feed(&inputs, PER_SECOND)
 }
 
 /// Feeds to the end, and lets the checker judge.
-async fn finish(
-    job: &mut Job,
-    stub: &weir_tests::cases::Stub,
-    feeding: JoinHandle<anyhow::Result<usize>>,
-) -> anyhow::Result<()> {
-    let count = feeding.await??;
-    job.all_done(count as u64, LIMIT).await?;
+async fn finish(job: &mut Job, stub: &Stub, feeding: JoinHandle<anyhow::Result<()>>, count: u64) -> anyhow::Result<()> {
+    feeding.await??;
+    job.all_done(count, LIMIT).await?;
     job.shut_down().await?;
     job.verdict(&stub.truth, &no_overrides).await?;
     Ok(())
@@ -84,7 +75,7 @@ pub(super) async fn taskmanager(environment: &Environment) -> anyhow::Result<Str
         Ok((resumed == before.len()).then(|| killed.elapsed()))
     })
     .await?;
-    finish(&mut job, &stub, feeding).await?;
+    finish(&mut job, &stub, feeding, 12_000).await?;
     Ok(format!(
         "kill -9 of one of two taskmanagers, heartbeat.timeout 10 s\n  all {} splits assigned anew after {:.1} s; output \
          resumes after {:.1} s (first split), {:.1} s (last)\n",
@@ -110,7 +101,7 @@ pub(super) async fn jobmanager(environment: &Environment) -> anyhow::Result<Stri
     let savepoint = killed.elapsed();
     let silence = watching.await??;
     job.running(2).await?;
-    finish(&mut job, &stub, feeding).await?;
+    finish(&mut job, &stub, feeding, 12_000).await?;
     Ok(format!(
         "kill -9 of the jobmanager, started again at once\n  longest time without new committed output: {:.1} s \
          (transaction.interval 1 s); status is answered after {:.1} s, a savepoint stored after {:.1} s\n",
@@ -157,6 +148,6 @@ pub(super) async fn moves(environment: &Environment) -> anyhow::Result<String> {
     }
     stop.cancel();
     let moves = watching.await??;
-    finish(&mut job, &stub, feeding).await?;
+    finish(&mut job, &stub, feeding, 16_000).await?;
     Ok(format!("a third taskmanager comes and leaves, three times, transaction.interval 200 ms\n  {moves}\n"))
 }
