@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer as _;
 use weir_common::{kafka as settings, split::TopicPartition};
 
-use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, consumer, problem, topics::partition_count};
+use super::{Kafka, KafkaProblem, consumer, source::watermarks, topics::partition_count};
 use crate::runtime::backend::SinkEnd;
 
 /// For all partitions together: each is asked twice.
@@ -36,8 +35,8 @@ impl Kafka {
                     }
                     let partition = TopicPartition { topic: topic.as_str().into(), partition };
                     // In this order: the end can only be further.
-                    let last_stable_offset = end(&shared.progress, &partition, address)?;
-                    let high_watermark = end(&uncommitted, &partition, address)?;
+                    let (_, last_stable_offset) = watermarks(&shared.progress, &partition, address)?;
+                    let (_, high_watermark) = watermarks(&uncommitted, &partition, address)?;
                     ends.push(SinkEnd { partition, last_stable_offset, high_watermark });
                 }
             }
@@ -45,10 +44,4 @@ impl Kafka {
         })
         .await
     }
-}
-
-fn end(client: &Consumer, partition: &TopicPartition, address: &str) -> Result<i64, KafkaProblem> {
-    let answer = client.fetch_watermarks(&partition.topic, partition.partition, REQUEST_TIMEOUT);
-    let what = || format!("asking {address} for the end of {partition}");
-    answer.map(|(_, end)| end).map_err(|error| problem(&what(), &error))
 }

@@ -13,7 +13,7 @@ use weir_common::{
     split::{TopicName, TopicPartition},
 };
 
-use super::{Kafka, KafkaProblem, REQUEST_TIMEOUT, Shared, problem};
+use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, Shared, problem};
 use crate::runtime::ResetTo;
 
 /// Every partition of the topics, from how many each has.
@@ -43,7 +43,7 @@ impl Kafka {
             };
             let mut offsets = BTreeMap::new();
             for partition in partitions {
-                let (low, high) = watermarks(shared, &partition)?;
+                let (low, high) = watermarks(&shared.source, &partition, shared.source_address())?;
                 let offset = match start {
                     StartingOffsets::Earliest => low,
                     StartingOffsets::Latest => high,
@@ -81,7 +81,7 @@ impl Kafka {
                 if !partitions.contains(partition) {
                     return Err(KafkaProblem::Configuration(format!("{partition} is not read by this job")));
                 }
-                let (low, high) = watermarks(shared, partition)?;
+                let (low, high) = watermarks(&shared.source, partition, shared.source_address())?;
                 if !(low..=high).contains(offset) {
                     return Err(KafkaProblem::Configuration(format!(
                         "offset {offset} of {partition} is not in the log, which goes from {low} to {high}"
@@ -96,8 +96,9 @@ impl Kafka {
     /// Log end offsets of the partitions, as far as they are known; a partition that does not answer is left out.
     pub async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
         let ends = self.blocking(move |shared| {
-            let end =
-                |partition: TopicPartition| watermarks(shared, &partition).map(|(_, high)| (partition, high)).ok();
+            let end = |partition: TopicPartition| {
+                watermarks(&shared.source, &partition, shared.source_address()).map(|(_, high)| (partition, high)).ok()
+            };
             Ok(partitions.into_iter().map_while(end).collect())
         });
         ends.await.unwrap_or_default()
@@ -134,10 +135,14 @@ impl Kafka {
     }
 }
 
-fn watermarks(shared: &Shared, partition: &TopicPartition) -> Result<(i64, i64), KafkaProblem> {
-    let what = || format!("asking {} for the offsets of {partition}", shared.source_address());
-    let answer = shared.source.fetch_watermarks(&partition.topic, partition.partition, REQUEST_TIMEOUT);
-    answer.map_err(|error| problem(&what(), &error))
+/// The oldest offset of a partition and its end, as far as the client's isolation level lets it see.
+pub(super) fn watermarks(
+    client: &Consumer,
+    partition: &TopicPartition,
+    address: &str,
+) -> Result<(i64, i64), KafkaProblem> {
+    let answer = client.fetch_watermarks(&partition.topic, partition.partition, REQUEST_TIMEOUT);
+    answer.map_err(|error| problem(&format!("asking {address} for the offsets of {partition}"), &error))
 }
 
 /// The first offset of each partition whose record is not older; left out where all are.
