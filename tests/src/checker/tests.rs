@@ -290,7 +290,7 @@ fn counted() -> Vec<Counted> {
 fn conservation(run: &Run, counted: &[Counted]) -> Vec<Rule> {
     let mut verdict = Verdict::default();
     let evidence = Evidence { inputs: &run.inputs, outputs: &run.outputs, errors: &run.errors };
-    conservation::check(&job(), &evidence, &OneWiki, &schemas(), counted, &mut verdict);
+    conservation::check(&job(), &evidence, counted, &mut verdict);
     verdict.violations.iter().map(|violation| violation.rule).collect()
 }
 

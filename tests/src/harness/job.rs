@@ -416,7 +416,7 @@ impl Job {
         let evidence = Evidence { inputs: &inputs, outputs: &outputs, errors: &errors };
         let mut verdict = checker::check(&job, &evidence, truth, &schemas);
         if self.spec.exactly_once {
-            conservation::check(&job, &evidence, truth, &schemas, &self.counts(), &mut verdict);
+            conservation::check(&job, &evidence, &self.counts(), &mut verdict);
         }
         self.say(&format!("checked in {:.1} s: {verdict}", started.elapsed().as_secs_f64()));
         if verdict.violations.iter().any(|violation| violation.rule == Rule::Lost) {
