@@ -21,7 +21,7 @@ use weir_common::{
 use super::{Lost, Setup, Writer};
 use crate::{
     budget::Budget,
-    clock::{SystemClock, block_on},
+    clock::{Clock as _, SystemClock, block_on},
     enrich::Enricher,
     metrics::Metrics,
     pipeline::{Finished, cell::SplitCell},
@@ -470,8 +470,15 @@ fn a_revocation_leaves_the_results_of_splits_that_are_still_to_come() {
     inbox.push_command(Command::Assign(vec![AssignedSplit { cell, progress_partition, progress, counters }]));
     inbox.push_results(results);
     let sink = Sink::new(writer, Arc::clone(&inbox), lease, Duration::from_millis(1), events);
-    let stop = async {
+    let reported = async {
         while !matches!(heard.recv().await.map(|event| event.kind), Some(SinkEventKind::Reported { .. }) | None) {}
+    };
+    let stop = async {
+        // A result that was dropped is never reported: the test is to fail then, not to wait.
+        tokio::select! {
+            () = reported => {}
+            () = SystemClock.sleep(Duration::from_secs(10)) => {}
+        }
         inbox.push_command(Command::Stop);
     };
     block_on(async { tokio::join!(sink.run(), stop) });
