@@ -16,6 +16,8 @@ use crate::{coordinator::view::CheckpointStatus, runtime::view::View};
 
 const PREFIX: &str = "weir_jobmanager";
 
+const LEADER_HELP: &str = "1 while this jobmanager leads, 0 while it stands by or begins";
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Partition {
     topic: String,
@@ -51,12 +53,23 @@ pub fn encode(view: &View) -> String {
     out
 }
 
+/// The text of a jobmanager that does not lead.
+#[must_use]
+pub fn encode_standby() -> String {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register("leader", LEADER_HELP, ConstGauge::new(0_i64));
+    let mut out = String::new();
+    text::encode(&mut out, &registry).expect("a String takes everything");
+    out
+}
+
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn register_job(registry: &mut Registry, view: &View) {
     let mut gauge = |name: &str, help: &str, value: i64| registry.register(name, help, ConstGauge::new(value));
+    gauge("leader", LEADER_HELP, 1);
     gauge("taskmanagers", "Registered taskmanagers", number(view.taskmanagers.len()));
     let running = matches!(view.state, "RUNNING" | "RESTARTING");
     gauge("running", "1 while the job is RUNNING or RESTARTING", i64::from(running));

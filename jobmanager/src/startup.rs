@@ -1,9 +1,9 @@
-//! From a configuration to a running job: everything is checked and read before a port is bound.
+//! From a configuration to a running job: what is checked before a port is bound, and how a leadership begins.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use weir_common::{
-    config::{Config, StartingOffsets},
+    config::{Config, HighAvailabilityType, StartingOffsets},
     split::{SplitId, TopicPartition},
     streams::{self, ResolvedStreams, StreamsError},
 };
@@ -11,41 +11,84 @@ use weir_proto::v1;
 
 use crate::{
     Exit, job,
-    kafka::{self, JobLock, Kafka, KafkaBackend, KafkaProblem, ProgressIndex},
+    kafka::{self, Kafka, KafkaBackend, KafkaProblem, LockLeadership, ProgressIndex},
+    leadership::{self, Leadership, Term, storage::StorageLeadership},
     runtime::Parts,
     start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts},
     store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot, survey::Survey},
 };
 
-/// A job that is ready to run.
+/// What is there, checked before a port is bound.
 #[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) parts: Parts,
-    /// Held as long as the jobmanager lives.
-    pub(crate) lock: JobLock,
+pub(crate) struct Environment {
+    pub(crate) snapshots: Snapshots,
+    streams: ResolvedStreams,
 }
 
-/// Checks, reads and decides. Everything here ends within a bounded time.
-pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Result<Prepared, Exit> {
-    let job_name = &config.stream_manager.job_name;
-    let snapshots = Snapshots::new(Arc::new(Objects::open(&config.storage)?), job_name, config.checkpoint.retained);
-    let streams = streams::resolve(config).await.map_err(|error| match error {
-        StreamsError::Http(_) => Exit::Unreachable(error.to_string()),
-        _ => Exit::Configuration(error.to_string()),
-    })?;
+impl Environment {
+    /// Reads the stream configuration, and checks that Kafka has what it names. Bounded.
+    pub(crate) async fn look(config: &Arc<Config>) -> Result<Self, Exit> {
+        let objects = Arc::new(Objects::open(&config.storage)?);
+        let snapshots = Snapshots::new(objects, &config.stream_manager.job_name, config.checkpoint.retained);
+        let streams = streams::resolve(config).await.map_err(|error| match error {
+            StreamsError::Http(_) => Exit::Unreachable(error.to_string()),
+            _ => Exit::Configuration(error.to_string()),
+        })?;
+        let environment = Self { snapshots, streams };
+        environment.partitions(&Kafka::new(config)?).await?;
+        Ok(environment)
+    }
+
+    /// How this job's jobmanagers agree on who leads.
+    pub(crate) fn leadership(&self, config: &Arc<Config>) -> Result<Box<dyn Leadership>, Exit> {
+        let address = leadership::advertised_address(config);
+        Ok(match config.high_availability.kind {
+            HighAvailabilityType::None => {
+                Box::new(LockLeadership::new(Kafka::new(config)?, &self.streams.sink.topic, &address))
+            }
+            HighAvailabilityType::Storage => {
+                let (holder, ttl) = (uuid::Uuid::new_v4().to_string(), config.high_availability.lease_ttl);
+                let settings = leadership::lease::Settings { holder, address, ttl };
+                let job = &config.stream_manager.job_name;
+                Box::new(StorageLeadership::new(self.snapshots.storage(), job, settings))
+            }
+        })
+    }
+
+    async fn partitions(&self, kafka: &Kafka) -> Result<Vec<TopicPartition>, Exit> {
+        let partitions = kafka.source_partitions(&self.streams.source_topics).await?;
+        kafka.verify_sink(&self.streams.sink.topic).await?;
+        kafka.verify_error_sink(&self.streams.error_sink.topic).await?;
+        Ok(kafka::source::partitions(&partitions))
+    }
+}
+
+/// Reads and decides where the job goes on, and writes what a leadership begins with. Everything here ends within a
+/// bounded time.
+///
+/// The order matters. The writer is initialised before anything is read, so that an earlier leader changes nothing any
+/// more; the leadership is confirmed with its epoch before anything is written, so that a later one has a higher epoch.
+pub(crate) async fn prepare(
+    config: &Arc<Config>,
+    environment: &Environment,
+    term: Arc<dyn Term>,
+) -> Result<Parts, Exit> {
+    let (snapshots, streams) = (environment.snapshots.clone(), environment.streams.clone());
+    let exactly_once = job::exactly_once(config);
     let kafka = Kafka::new(config)?;
-    let partitions = kafka.source_partitions(&streams.source_topics).await?;
-    kafka.verify_sink(&streams.sink.topic).await?;
-    kafka.verify_error_sink(&streams.error_sink.topic).await?;
-    let (survey, storage_trouble) = survey(&snapshots, job::exactly_once(config)).await?;
-    let lock = kafka.lock(&streams.sink.topic).await?;
-    let partitions = kafka::source::partitions(&partitions);
+    let partitions = environment.partitions(&kafka).await?;
+    if exactly_once {
+        kafka.begin_leadership(Arc::clone(&term)).await?;
+    }
+    let (survey, storage_trouble) = survey(&snapshots, exactly_once).await?;
     let job_spec = job_spec(config, &kafka, streams.clone()).await;
     let (mut facts, mut index) = facts(config, &kafka, partitions, survey.newest.as_ref()).await?;
     let mut plan = decide(&kafka, &mut facts, &mut index).await?;
     start::storage::heed(&mut plan, &facts, &survey).map_err(|unusable| Exit::Configuration(unusable.to_string()))?;
+    plan.leader_epoch = plan.leader_epoch.max(term.epoch());
+    term.confirm(plan.leader_epoch).await.map_err(Exit::Refused)?;
     log(&plan);
-    if facts.exactly_once {
+    if exactly_once {
         carry_out(config, &kafka, &plan, &mut index).await?;
     } else {
         snapshots.claim(plan.leader_epoch).await?;
@@ -55,9 +98,9 @@ pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Resu
         source_topics: streams.source_topics,
         splits_per_partition: config.job.splits_per_partition,
     };
-    let parts = Parts {
+    Ok(Parts {
         config: Arc::clone(config),
-        config_digest,
+        config_digest: config.digest(),
         job: job_spec,
         backend: Arc::new(backend),
         snapshots,
@@ -66,8 +109,8 @@ pub(crate) async fn prepare(config: &Arc<Config>, config_digest: String) -> Resu
         // A damaged one counts: it may be good again, and a rewind must hold against it, too.
         newest_snapshot: survey.passed_over.first().map(|each| each.id).max(facts.snapshot.map(|snapshot| snapshot.id)),
         storage_trouble,
-    };
-    Ok(Prepared { parts, lock })
+        term,
+    })
 }
 
 /// Decides. Where slots must be fenced first, their progress is read again after that, and what it says then counts.
@@ -266,13 +309,16 @@ mod tests {
         for topic in ["in", "out"] {
             cluster.create_topic(topic, 2, 1).expect("created");
         }
-        let missing = prepare(&config, String::new()).await.expect_err("no error topic");
+        let missing = Environment::look(&config).await.expect_err("no error topic");
         assert_eq!(missing.code(), 2);
         assert!(missing.to_string().contains("topic `error` (stream_manager.error_sink)"), "{missing}");
         cluster.create_topic("error", 1, 1).expect("created");
-        let prepared = prepare(&config, String::new()).await.expect("everything is there");
-        assert_eq!((prepared.parts.plan.splits.len(), prepared.parts.index.partitions_needed()), (24, 1));
-        let second = prepare(&config, String::new()).await.expect_err("the first lives");
+        let environment = Environment::look(&config).await.expect("everything is there");
+        let leadership = environment.leadership(&config).expect("good settings");
+        let term = leadership.lead().await.expect("nobody else is there");
+        let parts = prepare(&config, &environment, term).await.expect("everything is there");
+        assert_eq!((parts.plan.splits.len(), parts.index.partitions_needed()), (24, 1));
+        let second = environment.leadership(&config).expect("good settings").lead().await.expect_err("the first lives");
         assert_eq!(second.code(), 3, "{second}");
         std::fs::remove_dir_all(folder).expect("removed");
     }

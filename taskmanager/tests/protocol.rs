@@ -84,7 +84,12 @@ async fn a_refusal_for_good_ends_the_process_with_its_reason() {
     let mut world = World::on_mock().await;
     let mut peer = world.peer().await;
     peer.hear_register().await;
-    let refused = v1::Refused { reason: "JOB".to_owned(), message: "another job".to_owned(), retry_after_ms: 0 };
+    let refused = v1::Refused {
+        reason: "JOB".to_owned(),
+        message: "another job".to_owned(),
+        retry_after_ms: 0,
+        ..v1::Refused::default()
+    };
     peer.say(Say::Refused(refused)).await;
     let exit = timeout(PATIENCE, &mut world.taskmanager).await.expect("it leaves").expect("no panic");
     assert_eq!(exit.expect("no failure"), Exit::Refused("another job".to_owned()));

@@ -125,7 +125,7 @@ pub async fn savepoint(command: SavepointCommand) -> Outcome {
     match command {
         SavepointCommand::Trigger { label, connection } => {
             let request = v1::TriggerSavepointRequest { label };
-            let call = connection.call(SLOW, async |client| client.trigger_savepoint(request).await);
+            let call = connection.call(SLOW, async |client| client.trigger_savepoint(request.clone()).await);
             let taken = progress::during("taking a savepoint", call).await?.savepoint;
             show_savepoint(connection.output, "savepoint", taken.as_ref())
         }
@@ -136,13 +136,14 @@ pub async fn savepoint(command: SavepointCommand) -> Outcome {
         }
         SavepointCommand::Show { savepoint, connection } => {
             let request = v1::GetSavepointRequest { savepoint };
-            let found = connection.call(QUICK, async |client| client.get_savepoint(request).await).await?;
+            let found = connection.call(QUICK, async |client| client.get_savepoint(request.clone()).await).await?;
             // The object is JSON already: both forms print it as it is stored.
             output::print(found.json.trim_end())
         }
         SavepointCommand::Dispose { savepoint, connection } => {
             let request = v1::DisposeSavepointRequest { savepoint };
-            let gone = connection.call(QUICK, async |client| client.dispose_savepoint(request).await).await?.location;
+            let gone =
+                connection.call(QUICK, async |client| client.dispose_savepoint(request.clone()).await).await?.location;
             output::show(connection.output, &json!({ "disposed": gone }), || format!("deleted {gone}"))
         }
     }
@@ -151,7 +152,7 @@ pub async fn savepoint(command: SavepointCommand) -> Outcome {
 /// Ends the job with a savepoint.
 pub async fn stop(args: StopArgs) -> Outcome {
     let request = v1::StopWithSavepointRequest { label: args.label };
-    let call = args.connection.call(SLOW, async |client| client.stop_with_savepoint(request).await);
+    let call = args.connection.call(SLOW, async |client| client.stop_with_savepoint(request.clone()).await);
     let taken = progress::during("stopping with a savepoint", call).await?.savepoint;
     show_savepoint(args.connection.output, "stopped with savepoint", taken.as_ref())
 }
@@ -159,7 +160,7 @@ pub async fn stop(args: StopArgs) -> Outcome {
 /// Moves the job to a savepoint.
 pub async fn restore(args: RestoreArgs) -> Outcome {
     let request = v1::RestoreRequest { savepoint: args.savepoint, allow_replay: args.allow_replay };
-    let call = args.connection.call(SLOW, async |client| client.restore(request).await);
+    let call = args.connection.call(SLOW, async |client| client.restore(request.clone()).await);
     let answer = progress::during("restoring", call).await?;
     output::show(args.connection.output, &document::restore(&answer), || tables::restore(&answer))
 }

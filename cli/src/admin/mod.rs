@@ -39,7 +39,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Which jobmanager, how long to wait, in which form to print.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Connection {
-    /// The jobmanager's gRPC address
+    /// The jobmanager's gRPC address; with a standby, both, separated by commas
     #[arg(long, env = "WEIR_JOBMANAGER", default_value = "127.0.0.1:6123", value_name = "HOST:PORT")]
     pub jobmanager: String,
     /// Time to wait for the answer [default: 10 s; savepoints, stop, restore, suspend, reset 15 min; transactions 1 and 2 min]
@@ -51,24 +51,46 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Makes one call and waits for it, at most `timeout` or what the operator said.
+    /// Makes one call and waits for it, at most `timeout` or what the operator said. A standby did not do what was asked,
+    /// so the jobmanager that it names is asked instead, once.
     async fn call<T>(
         &self,
         timeout: Duration,
-        call: impl AsyncFnOnce(&mut Client) -> Result<Response<T>, Status>,
+        call: impl AsyncFn(&mut Client) -> Result<Response<T>, Status>,
     ) -> Outcome<T> {
-        let mut client = connect(&self.jobmanager).await?;
+        let (mut client, address) = connect_any(&self.jobmanager).await?;
         let timeout = self.timeout.unwrap_or(timeout);
-        match tokio::time::timeout(timeout, call(&mut client)).await {
-            Ok(answer) => {
-                answer.map(Response::into_inner).map_err(|status| Failure::of_status(&self.jobmanager, &status))
-            }
-            Err(_) => Err(Failure::new(
-                Reason::Unreachable,
-                format!("the jobmanager at {} did not answer within {timeout:?} (--timeout)", self.jobmanager),
-            )),
+        let silent = |address: &str| {
+            let message = format!("the jobmanager at {address} did not answer within {timeout:?} (--timeout)");
+            Failure::new(Reason::Unreachable, message)
+        };
+        let answer = tokio::time::timeout(timeout, call(&mut client)).await.map_err(|_| silent(&address))?;
+        let Some(leader) = answer.as_ref().err().and_then(leader_of) else {
+            return answer.map(Response::into_inner).map_err(|status| Failure::of_status(&address, &status));
+        };
+        let mut client = connect(&leader).await?;
+        let answer = tokio::time::timeout(timeout, call(&mut client)).await.map_err(|_| silent(&leader))?;
+        answer.map(Response::into_inner).map_err(|status| Failure::of_status(&leader, &status))
+    }
+}
+
+/// Who leads, as a standby says it.
+fn leader_of(status: &Status) -> Option<String> {
+    let leader = status.metadata().get(weir_proto::LEADER_ADDRESS_KEY)?;
+    leader.to_str().ok().map(str::to_owned)
+}
+
+/// Connects to the first of these jobmanagers that answers.
+pub(crate) async fn connect_any(addresses: &str) -> Outcome<(Client, String)> {
+    let mut failures = Vec::new();
+    for address in addresses.split(',').map(str::trim) {
+        match connect(address).await {
+            Ok(client) => return Ok((client, address.to_owned())),
+            Err(failure) if failure.reason == Reason::Unreachable => failures.push(failure.message),
+            Err(failure) => return Err(failure),
         }
     }
+    Err(Failure::new(Reason::Unreachable, failures.join("; ")))
 }
 
 /// Connects to a jobmanager.

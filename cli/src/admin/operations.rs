@@ -108,7 +108,7 @@ pub async fn reset(args: ResetArgs) -> Outcome {
         allow_replay: args.allow_replay,
         allow_skip: args.allow_skip,
     };
-    let call = args.connection.call(SLOW, async |client| client.reset(request).await);
+    let call = args.connection.call(SLOW, async |client| client.reset(request.clone()).await);
     let answer = progress::during("moving splits", call).await?;
     let partitions = answer.partitions.iter().map(|each| {
         json!({

@@ -47,7 +47,7 @@ pub async fn transactions(command: TransactionsCommand) -> Outcome {
         }
         TransactionsCommand::Abort { transaction, connection } => {
             let request = v1::AbortTransactionRequest { transaction };
-            let call = connection.call(ABORTING, async |client| client.abort_transaction(request).await);
+            let call = connection.call(ABORTING, async |client| client.abort_transaction(request.clone()).await);
             let v1::AbortTransactionResponse { transactional_id, slot, taskmanager_id } =
                 progress::during("fencing", call).await?;
             let holder = (!taskmanager_id.is_empty()).then_some(taskmanager_id);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Order, SinkOptions, duration};
+use super::{Config, HighAvailability, HighAvailabilityType, Order, SinkOptions, duration};
 use crate::{
     kafka::{self, Role},
     telemetry,
@@ -63,6 +63,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     timers(config, &mut found);
     counts(config, &mut found);
     restarts(config, &mut found);
+    leadership(config, &mut found);
     found.0
 }
 
@@ -105,12 +106,22 @@ fn addresses(config: &Config, found: &mut Found) {
         found.unless(good, &[key], format!("`{servers}` is no list of addresses"), "write `host:port,host:port`");
     }
     for (key, address) in [
-        ("jobmanager.address", &config.jobmanager.address),
         ("jobmanager.bind", &config.jobmanager.bind),
         ("jobmanager.http_bind", &config.jobmanager.http_bind),
         ("jobmanager.metrics_bind", &config.jobmanager.metrics_bind),
         ("taskmanager.metrics_bind", &config.taskmanager.metrics_bind),
     ] {
+        found.unless(is_address(address), &[key], format!("`{address}` is no address"), "write `host:port`");
+    }
+    let jobmanager = &config.jobmanager;
+    found.unless(
+        jobmanager.addresses().all(is_address),
+        &["jobmanager.address"],
+        format!("`{}` is no address and no list of addresses", jobmanager.address),
+        "write `host:port`, or `host:port,host:port` where one stands by",
+    );
+    if let Some(address) = &jobmanager.advertised_address {
+        let key = "jobmanager.advertised_address";
         found.unless(is_address(address), &[key], format!("`{address}` is no address"), "write `host:port`");
     }
     let http = |uri: &str| ["http://", "https://"].iter().any(|scheme| uri.strip_prefix(scheme).is_some_and(has_host));
@@ -282,6 +293,36 @@ fn restarts(config: &Config, found: &mut Found) {
         &["restart_strategy.failure_rate.max_failures_per_interval"],
         format!("{} is not from 1 to 1000", rate.max_failures_per_interval),
         "write `type: none` for a job that must not survive any failure",
+    );
+}
+
+fn leadership(config: &Config, found: &mut Found) {
+    let HighAvailability { kind, lease_ttl } = config.high_availability;
+    if kind == HighAvailabilityType::None {
+        return;
+    }
+    found.unless(
+        config.storage.uri.starts_with("s3://"),
+        &["high_availability.type", "storage.uri"],
+        format!("`storage` keeps a lease by conditional writes, which `{}` does not have", config.storage.uri),
+        "write `storage.uri: s3://bucket/prefix`, or `high_availability.type: none`",
+    );
+    let text = duration::format;
+    found.unless(
+        lease_ttl >= Duration::from_secs(3),
+        &["high_availability.lease_ttl"],
+        format!("{} is less than 3 s: one slow answer of storage would end a leadership", text(lease_ttl)),
+        "write for example `10 s`",
+    );
+    found.unless(
+        lease_ttl * 2 <= config.heartbeat.grant,
+        &["high_availability.lease_ttl", "heartbeat.grant"],
+        format!(
+            "{} is more than half of `heartbeat.grant`, {}: taskmanagers would stop before a standby leads",
+            text(lease_ttl),
+            text(config.heartbeat.grant)
+        ),
+        "lower it, or raise `heartbeat.grant`",
     );
 }
 

@@ -23,10 +23,11 @@ pub struct EffectiveValue {
 }
 
 /// Keys that say where a process listens or how it logs, not what the job does.
-const NOT_THE_JOB: [&str; 7] = [
+const NOT_THE_JOB: [&str; 8] = [
     "log.format",
     "log.level",
     "jobmanager.address",
+    "jobmanager.advertised_address",
     "jobmanager.bind",
     "jobmanager.http_bind",
     "jobmanager.metrics_bind",

@@ -197,6 +197,19 @@ const BAD: &[(&str, &[&str])] = &[
     ("stream_manager.source.options.bootstrap_servers: broker", &["`broker` is no list of addresses", "host:port"]),
     ("stream_manager.stream_config_uri: meta", &["stream_manager.stream_config_uri: `meta`"]),
     ("storage.uri: /var/lib", &["storage.uri: `/var/lib` is no storage", "s3://bucket/prefix"]),
+    ("jobmanager.address: 'a:1, b'", &["jobmanager.address: `a:1, b` is no address and no list"]),
+    (
+        "high_availability.type: storage\nstorage.uri: file:///var/lib/weir",
+        &["high_availability.type: `storage` keeps a lease by conditional writes", "s3://bucket/prefix"],
+    ),
+    (
+        "high_availability: {type: storage, lease_ttl: 2 s}\nstorage.uri: s3://weir",
+        &["high_availability.lease_ttl: 2 s is less than 3 s"],
+    ),
+    (
+        "high_availability: {type: storage, lease_ttl: 3 min}\nstorage.uri: s3://weir",
+        &["high_availability.lease_ttl: 3 min is more than half of `heartbeat.grant`"],
+    ),
     ("jobmanager.bind: '6123'", &["jobmanager.bind: `6123` is no address"]),
     ("enrich.retry.initial_backoff: 1 min", &["enrich.retry.initial_backoff: 1 min is above"]),
     ("enrich.batch_revisions: 501", &["enrich.batch_revisions: 501"]),

@@ -7,6 +7,7 @@ mod budget;
 mod checks;
 pub mod duration;
 mod effective;
+mod jobmanager;
 mod load;
 mod nearest;
 mod reader;
@@ -24,6 +25,7 @@ use self::size::ByteSize;
 pub use self::{
     budget::RetryBudget,
     effective::EffectiveValue,
+    jobmanager::{HighAvailability, HighAvailabilityType, Jobmanager},
     load::{ConfigError, Ignored, Loaded, Origin, Problem, load},
     restart_strategy::{ExponentialDelay, FailureRate, FixedDelay, RestartKind, RestartStrategy},
     starting_offsets::StartingOffsets,
@@ -63,6 +65,9 @@ pub struct Config {
     /// The jobmanager's addresses.
     #[serde(default)]
     pub jobmanager: Jobmanager,
+    /// Whether another jobmanager stands by.
+    #[serde(default)]
+    pub high_availability: HighAvailability,
     /// The taskmanager's addresses and limits.
     #[serde(default)]
     pub taskmanager: Taskmanager,
@@ -510,31 +515,6 @@ pub struct Heartbeat {
 impl Default for Heartbeat {
     fn default() -> Self {
         Self { interval: Duration::from_secs(1), timeout: Duration::from_secs(10), grant: Duration::from_secs(300) }
-    }
-}
-
-/// The jobmanager's own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Jobmanager {
-    /// Where taskmanagers and the CLI find it, `host:port`. Default `127.0.0.1:6123`.
-    pub address: String,
-    /// gRPC listens here. Default `127.0.0.1:6123`.
-    pub bind: String,
-    /// HTTP (health, later the UI) listens here. Default `127.0.0.1:8081`.
-    pub http_bind: String,
-    /// Prometheus metrics listen here. Default `127.0.0.1:9999`.
-    pub metrics_bind: String,
-}
-
-impl Default for Jobmanager {
-    fn default() -> Self {
-        Self {
-            address: "127.0.0.1:6123".to_owned(),
-            bind: "127.0.0.1:6123".to_owned(),
-            http_bind: "127.0.0.1:8081".to_owned(),
-            metrics_bind: "127.0.0.1:9999".to_owned(),
-        }
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
         },
         "enrich": {"ssl_ca_bundle_path": "/p"},
         "storage": {"s3": {"endpoint": "http://h", "access_key_id": "a", "secret_access_key": "s"}},
+        "jobmanager": {"advertised_address": "h:1"},
         "taskmanager": {"memory_budget": "1 MiB"},
     });
     let config: Config = serde_json::from_value(complete).expect("the template has what is required, held by a test");

@@ -1,6 +1,7 @@
 //! Kafka client settings of every role, from the configuration. The rules are those of `CORRECTNESS`: what librdkafka
 //! does by itself is not what exactly-once needs.
 
+pub mod doubt;
 mod logging;
 mod properties;
 

@@ -1,8 +1,8 @@
 //! What the jobmanager does with Kafka. librdkafka's calls block, so each runs on a thread for blocking work; nothing
 //! here is called from the runtime's loop but to be spawned.
 //!
-//! No group that is written to has members: the progress group and the lag mirror are committed to plainly, which the
-//! broker allows for that reason only.
+//! No group that is written to has members: the lag mirror is committed to plainly, which the broker allows for that
+//! reason only. The progress group is written to in transactions, see [`writer`].
 
 mod backend;
 mod fence;
@@ -11,18 +11,23 @@ mod progress;
 mod sink_ends;
 pub(crate) mod source;
 mod topics;
+mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rdkafka::{
     config::ClientConfig,
     consumer::BaseConsumer,
     error::{KafkaError, RDKafkaErrorCode},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use weir_common::{config::Config, kafka as settings};
 
-pub use self::{backend::KafkaBackend, lock::JobLock, progress::ProgressIndex};
+pub use self::{backend::KafkaBackend, lock::LockLeadership, progress::ProgressIndex};
+use crate::leadership::Term;
 
 /// It logs through tracing.
 type Consumer = BaseConsumer<settings::LoggingContext>;
@@ -76,6 +81,10 @@ struct Shared {
     /// Source cluster, the lag mirror's group.
     source: Consumer,
     fences: Semaphore,
+    /// The leadership that these clients write for.
+    term: OnceLock<Arc<dyn Term>>,
+    /// `None` after a write in doubt.
+    writer: Mutex<Option<writer::Client>>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -109,6 +118,8 @@ impl Kafka {
             source: consumer(&settings::mirror_consumer(config), "mirror", "source")?,
             config: Arc::clone(config),
             fences: Semaphore::new(MAX_FENCES),
+            term: OnceLock::new(),
+            writer: Mutex::new(None),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

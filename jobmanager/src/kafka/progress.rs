@@ -2,7 +2,7 @@
 //!
 //! Partition 0 is the job record: offset = leader epoch, metadata =
 //! `1|job|<splits per partition>|<slots>|<rewound>|<state>`, `slots` comma separated, `rewound` a snapshot's `<epoch>-<id>` or
-//! empty, `state` `suspended` or empty. Readers accept fewer and more fields. Only jobmanagers write it, plainly.
+//! empty, `state` `suspended` or empty. Readers accept fewer and more fields. Only the leading jobmanager writes it.
 //! Partitions from 1 on are one split each, see [`ProgressEntry`].
 
 use std::{
@@ -12,8 +12,8 @@ use std::{
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _},
-    error::RDKafkaErrorCode,
+    consumer::Consumer as _,
+    error::{KafkaResult, RDKafkaErrorCode},
 };
 use weir_common::{
     ids::{CheckpointId, LeaderEpoch, SlotId},
@@ -77,7 +77,7 @@ impl ProgressIndex {
 }
 
 impl Kafka {
-    /// The job record; `None` before the job's first start. Not subject to transactions: always stable.
+    /// The job record; `None` before the job's first start.
     ///
     /// # Errors
     /// The cluster does not answer, or a newer Weir wrote it.
@@ -101,12 +101,9 @@ impl Kafka {
     /// # Errors
     /// It is not written, or that is not known.
     pub async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem> {
-        self.blocking(move |shared| {
-            let offset = i64::try_from(record.leader_epoch.0).unwrap_or(i64::MAX);
-            let metadata = record_metadata(shared.job(), &record);
-            commit(shared, vec![(RECORD_PARTITION, offset, metadata)])
-        })
-        .await
+        let offset = i64::try_from(record.leader_epoch.0).unwrap_or(i64::MAX);
+        let metadata = record_metadata(self.shared.job(), &record);
+        self.commit(vec![(RECORD_PARTITION, offset, metadata)]).await
     }
 
     /// All splits' stable progress, and where it is kept.
@@ -156,44 +153,32 @@ impl Kafka {
         .await
     }
 
-    /// Writes progress plainly and reads it back. Nobody may own one of the splits.
+    /// Writes progress and reads it back. Nobody may own one of the splits.
     ///
     /// # Errors
-    /// Some of it may not be written.
+    /// Some of it may be written.
     pub async fn write_progress(
         &self,
         splits: SplitStates,
         places: BTreeMap<SplitId, i32>,
         splits_per_partition: SplitsPerPartition,
     ) -> Result<(), KafkaProblem> {
-        self.blocking(move |shared| {
-            let mut entries = Vec::new();
-            for (split, state) in splits {
-                let Some(partition) = places.get(&split).copied() else { continue };
-                let SplitState { progress, counters } = state;
-                let entry = ProgressEntry { split, splits_per_partition, slot: None, progress, counters };
-                entries.push((partition, entry.progress.cursor, entry.metadata()));
-            }
-            entries.sort();
-            commit(shared, entries.clone())?;
-            let mut read = committed(shared, entries.iter().map(|(partition, ..)| *partition))?;
-            read.sort();
-            if read == entries {
-                return Ok(());
-            }
-            Err(KafkaProblem::Failed(format!(
-                "progress written to group {} is not what is read back; does something else write to it?",
-                settings::progress_topic(shared.job())
-            )))
-        })
-        .await
+        let mut entries = Vec::new();
+        for (split, state) in splits {
+            let Some(partition) = places.get(&split).copied() else { continue };
+            let SplitState { progress, counters } = state;
+            let entry = ProgressEntry { split, splits_per_partition, slot: None, progress, counters };
+            entries.push((partition, entry.progress.cursor, entry.metadata()));
+        }
+        if entries.is_empty() { Ok(()) } else { self.commit(entries).await }
     }
 }
 
 /// Partition, offset and metadata of what is committed.
-type Committed = Vec<(i32, i64, String)>;
+pub(super) type Committed = Vec<(i32, i64, String)>;
 
-fn committed(shared: &Shared, partitions: impl IntoIterator<Item = i32>) -> Result<Committed, KafkaProblem> {
+/// What is committed for these partitions, stable.
+pub(super) fn committed(shared: &Shared, partitions: impl IntoIterator<Item = i32>) -> Result<Committed, KafkaProblem> {
     let topic = settings::progress_topic(shared.job());
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
@@ -225,24 +210,25 @@ fn committed(shared: &Shared, partitions: impl IntoIterator<Item = i32>) -> Resu
     Ok(found)
 }
 
-fn commit(shared: &Shared, mut entries: Committed) -> Result<(), KafkaProblem> {
+/// As lists that the broker takes in one request each.
+pub(super) fn lists(shared: &Shared, entries: &Committed) -> KafkaResult<Vec<TopicPartitionList>> {
     let topic = settings::progress_topic(shared.job());
-    let what = format!("writing to group {topic} at {}", shared.sink_address());
-    while !entries.is_empty() {
-        let mut list = TopicPartitionList::new();
-        let mut bytes = 0;
-        while let Some((partition, offset, metadata)) = entries.pop() {
-            bytes += metadata.len() + topic.len();
-            let mut element = list.add_partition(&topic, partition);
-            element.set_offset(Offset::Offset(offset)).map_err(|error| problem(&what, &error))?;
-            element.set_metadata(metadata);
-            if bytes >= MAX_COMMIT_BYTES {
-                break;
-            }
+    let mut lists = Vec::new();
+    let mut bytes = MAX_COMMIT_BYTES;
+    for (partition, offset, metadata) in entries {
+        if bytes >= MAX_COMMIT_BYTES {
+            lists.push(TopicPartitionList::new());
+            bytes = 0;
         }
-        shared.progress.commit(&list, CommitMode::Sync).map_err(|error| problem(&what, &error))?;
+        bytes += metadata.len() + topic.len();
+        if let Some(list) = lists.last_mut() {
+            let mut element = list.add_partition(&topic, *partition);
+            // An invalid offset would be skipped without a word.
+            element.set_offset(Offset::Offset(*offset))?;
+            element.set_metadata(metadata.as_str());
+        }
     }
-    Ok(())
+    Ok(lists)
 }
 
 /// `None`: not ours; somebody reset the group's offsets. Whose it was is not known, so the start rules find it missing.

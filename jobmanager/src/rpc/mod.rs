@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Router};
-use weir_common::{config::Config, ids::LeaderEpoch};
+use weir_common::config::Config;
 use weir_proto::v1::{admin_service_server::AdminServiceServer, task_manager_service_server::TaskManagerServiceServer};
 
-use crate::{runtime::Handle, store::Snapshots};
+use crate::{role::Roles, store::Snapshots};
 
 /// Reports of thousands of splits with long maps; tonic's own limit is 4 MiB.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -28,10 +28,8 @@ const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(10);
 pub struct Services {
     /// The effective configuration.
     pub config: Arc<Config>,
-    /// Everything that is said carries it.
-    pub leader_epoch: LeaderEpoch,
-    /// The runtime.
-    pub runtime: Handle,
+    /// Whether this jobmanager leads, and what it leads.
+    pub roles: Roles,
     /// Storage, for lists and for reading savepoints.
     pub snapshots: Snapshots,
 }

@@ -20,7 +20,10 @@ use weir_proto::v1::{
 };
 
 use super::{Services, convert};
-use crate::runtime::{ConnectionId, Handle, Hello, Message, OUTGOING_CAPACITY};
+use crate::{
+    role::{NotLeading, Roles},
+    runtime::{ConnectionId, Handle, Hello, Message, OUTGOING_CAPACITY},
+};
 
 /// A peer that opens a stream and says nothing.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +34,9 @@ const MAX_NAME_CHARS: usize = 200;
 /// A peer of another protocol version comes back after it: the jobmanager may be upgraded next.
 const RETRY_OTHER_PROTOCOL_MS: u64 = 10_000;
 
+/// A taskmanager that was referred by a standby comes back after it, if it finds no leader.
+const RETRY_LEADER_MS: u64 = 500;
+
 /// Never: only another configuration helps.
 const NEVER: u64 = 0;
 
@@ -40,8 +46,7 @@ type Outgoing = mpsc::Sender<Result<v1::JobManagerMessage, Status>>;
 #[derive(Debug)]
 pub(super) struct Service {
     job_name: String,
-    leader_epoch: LeaderEpoch,
-    runtime: Handle,
+    roles: Roles,
     connections: Arc<AtomicU64>,
 }
 
@@ -49,8 +54,7 @@ impl Service {
     pub(super) fn new(services: &Services) -> Self {
         Self {
             job_name: services.config.stream_manager.job_name.clone(),
-            leader_epoch: services.leader_epoch,
-            runtime: services.runtime.clone(),
+            roles: services.roles.clone(),
             connections: Arc::default(),
         }
     }
@@ -68,8 +72,7 @@ impl TaskManagerService for Service {
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         let stream = Stream {
             job_name: self.job_name.clone(),
-            leader_epoch: self.leader_epoch,
-            runtime: self.runtime.clone(),
+            roles: self.roles.clone(),
             connection,
             incoming: request.into_inner(),
             unknown: 0,
@@ -82,8 +85,7 @@ impl TaskManagerService for Service {
 /// One taskmanager's stream.
 struct Stream {
     job_name: String,
-    leader_epoch: LeaderEpoch,
-    runtime: Handle,
+    roles: Roles,
     connection: ConnectionId,
     incoming: Streaming<v1::TaskManagerMessage>,
     unknown: u64,
@@ -102,27 +104,27 @@ impl Stream {
     async fn serve(mut self, outgoing: Outgoing) {
         let register = match self.register().await {
             Ok(register) => register,
-            Err(refusal) => {
-                let answer = refusal_message(self.leader_epoch, refusal);
-                let _ = outgoing.send(answer).await;
-                return;
-            }
+            Err(refusal) => return refuse(&self.roles, refusal, &outgoing).await,
+        };
+        let runtime = match self.roles.leading() {
+            Ok((runtime, _)) => runtime,
+            Err(not_leading) => return refuse(&self.roles, standby(not_leading), &outgoing).await,
         };
         let taskmanager = TaskmanagerId(register.taskmanager_id.clone());
-        if let Err(status) = self.attach(register, &taskmanager, outgoing.clone()).await {
+        if let Err(status) = self.attach(&runtime, register, &taskmanager, outgoing.clone()).await {
             let _ = outgoing.send(Err(status)).await;
             return;
         }
         // The runtime holds a sender as long as the stream is to stay: when it drops its own, this one sees it closed.
         let weak = outgoing.downgrade();
         drop(outgoing);
-        if let Err(status) = self.forward(&taskmanager).await
+        if let Err(status) = self.forward(&runtime, &taskmanager).await
             && let Some(outgoing) = weak.upgrade()
         {
             tracing::warn!(%taskmanager, %status, "closing taskmanager's stream");
             let _ = outgoing.send(Err(status)).await;
         }
-        self.runtime.detach(taskmanager, self.connection).await;
+        runtime.detach(taskmanager, self.connection).await;
     }
 
     async fn register(&mut self) -> Result<v1::Register, Refusal> {
@@ -156,7 +158,13 @@ impl Stream {
         Ok(register)
     }
 
-    async fn attach(&self, register: v1::Register, id: &TaskmanagerId, outgoing: Outgoing) -> Result<(), Status> {
+    async fn attach(
+        &self,
+        runtime: &Handle,
+        register: v1::Register,
+        id: &TaskmanagerId,
+        outgoing: Outgoing,
+    ) -> Result<(), Status> {
         let held = register.held.map(convert::held).transpose().map_err(Status::invalid_argument)?;
         let hello = Hello {
             host: register.host,
@@ -164,12 +172,12 @@ impl Stream {
             version: register.version,
             config_digest: register.config_digest,
         };
-        let attached = self.runtime.attach(id.clone(), self.connection, hello, held, outgoing).await;
+        let attached = runtime.attach(id.clone(), self.connection, hello, held, outgoing).await;
         attached.map_err(|gone| Status::unavailable(gone.to_string()))
     }
 
     /// Forwards messages until the stream ends.
-    async fn forward(&mut self, taskmanager: &TaskmanagerId) -> Result<(), Status> {
+    async fn forward(&mut self, runtime: &Handle, taskmanager: &TaskmanagerId) -> Result<(), Status> {
         loop {
             let message = match self.incoming.message().await {
                 Ok(Some(message)) => message,
@@ -182,7 +190,7 @@ impl Stream {
                 continue;
             };
             let message = checked(kind).map_err(Status::invalid_argument)?;
-            let forwarded = self.runtime.message(taskmanager, self.connection, message).await;
+            let forwarded = runtime.message(taskmanager, self.connection, message).await;
             forwarded.map_err(|gone| Status::unavailable(gone.to_string()))?;
         }
     }
@@ -222,7 +230,24 @@ fn protocol_mismatch(version: u32, oldest: u32) -> Option<String> {
 
 fn politely(reason: &str, message: String, retry_after_ms: u64) -> Refusal {
     tracing::warn!(reason, message, "taskmanager refused");
-    Refusal::Politely(v1::Refused { reason: reason.to_owned(), message, retry_after_ms })
+    Refusal::Politely(v1::Refused { reason: reason.to_owned(), message, retry_after_ms, leader_address: String::new() })
+}
+
+/// Not worth a line each: taskmanagers that look for the leader come often.
+fn standby(not_leading: NotLeading) -> Refusal {
+    tracing::debug!(%not_leading, "taskmanager referred");
+    Refusal::Politely(v1::Refused {
+        reason: "STANDBY".to_owned(),
+        message: not_leading.to_string(),
+        retry_after_ms: RETRY_LEADER_MS,
+        leader_address: not_leading.leader.unwrap_or_default(),
+    })
+}
+
+async fn refuse(roles: &Roles, refusal: Refusal, outgoing: &Outgoing) {
+    // A standby has no epoch: nobody obeys it, but looks elsewhere.
+    let epoch = roles.leading().map_or(LeaderEpoch(0), |(_, epoch)| epoch);
+    let _ = outgoing.send(refusal_message(epoch, refusal)).await;
 }
 
 fn refusal_message(epoch: LeaderEpoch, refusal: Refusal) -> Result<v1::JobManagerMessage, Status> {

@@ -56,7 +56,9 @@ impl Runtime {
             Action::Disconnect { taskmanager, reason } => {
                 tracing::warn!(%taskmanager, reason, "disconnecting taskmanager");
                 let retry_after_ms = COME_BACK_AFTER_MS;
-                let refused = v1::Refused { reason: "LOST".to_owned(), message: reason, retry_after_ms };
+                let leader_address = String::new();
+                let refused =
+                    v1::Refused { reason: "LOST".to_owned(), message: reason, retry_after_ms, leader_address };
                 self.send(&taskmanager, Kind::Refused(refused));
                 self.peers.remove(&taskmanager);
             }
@@ -100,8 +102,14 @@ impl Runtime {
     fn send(&mut self, to: &TaskmanagerId, kind: Kind) {
         let Some(peer) = self.peers.get(to) else { return };
         let message = v1::JobManagerMessage { leader_epoch: self.shared.leader_epoch.0, kind: Some(kind) };
-        if peer.outgoing.try_send(Ok(message)).is_err() {
-            tracing::warn!(taskmanager = %to, "taskmanager does not take its messages: its stream is closed");
+        // A jobmanager that was stopped, or cut off, may have a successor that it does not know of yet: it says nothing, and
+        // taskmanagers look for who leads.
+        let why = match self.shared.term.leads() {
+            true => peer.outgoing.try_send(Ok(message)).err().map(|_| "taskmanager does not take its messages"),
+            false => Some("this jobmanager cannot know whether it still leads"),
+        };
+        if let Some(why) = why {
+            tracing::warn!(taskmanager = %to, "{why}: the stream is closed");
             // Its end comes back as `Detach` of a connection that is gone; the coordinator is told by the stream's task.
             let (taskmanager, connection) = (to.clone(), peer.connection);
             self.shared.spawn(async move { Command::Detach { taskmanager, connection } });

@@ -42,6 +42,7 @@ use crate::{
         event::{Allowed, Event, RequestId, SplitStates},
     },
     kafka::ProgressIndex,
+    leadership::Term,
     start::Plan,
     store::{Snapshots, keys::SnapshotId},
 };
@@ -76,6 +77,8 @@ pub struct Parts {
     pub newest_snapshot: Option<SnapshotId>,
     /// Why storage was not asked at the start.
     pub storage_trouble: Option<String>,
+    /// The leadership that it runs in.
+    pub term: Arc<dyn Term>,
 }
 
 /// What the loop and its spawned tasks share.
@@ -87,6 +90,7 @@ struct Shared {
     snapshots: Snapshots,
     config_digest: String,
     leader_epoch: LeaderEpoch,
+    term: Arc<dyn Term>,
     index: Mutex<ProgressIndex>,
     commands: mpsc::Sender<Command>,
     tasks: TaskTracker,
@@ -199,8 +203,18 @@ impl Runtime {
     /// A runtime that has not begun, and the handle to it.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let Parts { config, config_digest, job, backend, snapshots, index, plan, newest_snapshot, storage_trouble } =
-            parts;
+        let Parts {
+            config,
+            config_digest,
+            job,
+            backend,
+            snapshots,
+            index,
+            plan,
+            newest_snapshot,
+            storage_trouble,
+            term,
+        } = parts;
         let (sender, commands) = mpsc::channel(COMMAND_CAPACITY);
         let exactly_once = job.delivery_guarantee == crate::job::EXACTLY_ONCE;
         let settings = settings(&config, &plan, exactly_once);
@@ -212,6 +226,7 @@ impl Runtime {
             backend,
             snapshots,
             leader_epoch: plan.leader_epoch,
+            term,
             index: Mutex::new(index),
             commands: sender.clone(),
             tasks: TaskTracker::new(),

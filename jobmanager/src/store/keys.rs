@@ -4,6 +4,7 @@
 //! <job>/checkpoints/<epoch>-<id>.json
 //! <job>/savepoints/<epoch>-<id>[-<label>].json
 //! <job>/latest
+//! <job>/leader
 //! ```
 //!
 //! Epoch and id have ten digits, so that keys sort as snapshots were made. The epoch keeps two leaders apart: a deposed
@@ -48,6 +49,18 @@ pub fn savepoints(job: &str) -> String {
 #[must_use]
 pub fn latest(job: &str) -> String {
     format!("{job}/latest")
+}
+
+/// The lease of who leads.
+#[must_use]
+pub fn lease(job: &str) -> String {
+    format!("{job}/leader")
+}
+
+/// Where a candidate tries whether storage heeds conditions; there for a moment only.
+#[must_use]
+pub fn lease_probe(job: &str, holder: &str) -> String {
+    format!("{job}/leader-probe-{holder}")
 }
 
 /// Key of a checkpoint.

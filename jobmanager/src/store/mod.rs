@@ -92,8 +92,8 @@ pub trait Storage: std::fmt::Debug + Send + Sync {
     /// The object, with the name of its state.
     async fn get(&self, key: &str) -> Result<(Bytes, Version), StoreError>;
 
-    /// Writes an object whole, or not at all.
-    async fn put(&self, key: &str, content: Bytes, put: Put) -> Result<(), StoreError>;
+    /// Writes an object whole, or not at all; returns the name of its new state.
+    async fn put(&self, key: &str, content: Bytes, put: Put) -> Result<Version, StoreError>;
 
     /// Everything below a folder.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError>;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig,
+    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutResult, RetryConfig,
     UpdateVersion,
     aws::{AmazonS3Builder, S3ConditionalPut},
     local::LocalFileSystem,
@@ -84,6 +84,12 @@ impl Objects {
             }
             _ => StoreError::Unreachable(what),
         }
+    }
+}
+
+impl From<PutResult> for Version {
+    fn from(PutResult { e_tag, version, .. }: PutResult) -> Self {
+        Self { e_tag, version }
     }
 }
 
@@ -178,7 +184,7 @@ impl Storage for Objects {
         Ok((result.bytes().await.map_err(failed)?, version))
     }
 
-    async fn put(&self, key: &str, content: Bytes, put: Put) -> Result<(), StoreError> {
+    async fn put(&self, key: &str, content: Bytes, put: Put) -> Result<Version, StoreError> {
         let path = self.path(key);
         let write = |mode| self.store.put_opts(&path, content.clone().into(), PutOptions::from(mode));
         let conditional = match put {
@@ -195,11 +201,11 @@ impl Storage for Objects {
             }
         };
         match conditional {
-            Ok(_) => Ok(()),
+            Ok(result) => Ok(result.into()),
             // A folder cannot; what the pointer guards is guarded by epochs in the keys as well.
             Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
                 let plain = self.store.put(&path, content.into()).await;
-                plain.map(|_| ()).map_err(|error| self.error("writing", key, &error))
+                plain.map(Version::from).map_err(|error| self.error("writing", key, &error))
             }
             Err(error) => Err(self.error("writing", key, &error)),
         }

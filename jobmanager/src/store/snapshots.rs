@@ -62,6 +62,12 @@ impl Snapshots {
         Self { storage, job: job.to_owned(), retained: retained.max(1) }
     }
 
+    /// What they lie in.
+    #[must_use]
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.storage)
+    }
+
     /// Where they are, for messages.
     #[must_use]
     pub fn address(&self) -> &str {
@@ -87,7 +93,7 @@ impl Snapshots {
         match self.storage.put(&key, content.clone(), Put::New).await {
             // A retry after an answer that was lost.
             Err(StoreError::Exists(_)) if self.storage.get(&key).await?.0 == content => {}
-            result => result?,
+            result => drop(result?),
         }
         self.point_at(id, &key).await?;
         Ok((self.storage.location(&key), size_bytes))
@@ -116,7 +122,7 @@ impl Snapshots {
                     tracing::warn!(key, "the pointer to the newest snapshot was not moved: {why}");
                     return Ok(());
                 }
-                result => return result,
+                result => return result.map(drop),
             }
         }
     }

@@ -25,6 +25,9 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A jobmanager opens a stream at once; one that is stopped takes connections and never answers.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A silent connection is probed after the first, and given up after the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 
@@ -79,7 +82,11 @@ impl Link {
         let mut outgoing = Outgoing { sender, heartbeats: VecDeque::new() };
         outgoing.send(v1::TaskManagerMessage { kind: Some(v1::task_manager_message::Kind::Register(register)) });
         let mut client = Client::new(channel);
-        let attach = async move { client.attach(ReceiverStream::new(receiver)).await.map(tonic::Response::into_inner) };
+        let attach = async move {
+            let answer = tokio::time::timeout(ATTACH_TIMEOUT, client.attach(ReceiverStream::new(receiver))).await;
+            let silent = |_| Status::deadline_exceeded(format!("no answer within {ATTACH_TIMEOUT:?}"));
+            answer.map_err(silent)?.map(tonic::Response::into_inner)
+        };
         Self::Attaching(outgoing, Box::pin(attach))
     }
 

@@ -1,5 +1,6 @@
 //! The taskmanager's one task: hears the jobmanager and the sink, and does what [`state`] says.
 
+mod addresses;
 mod link;
 mod slot;
 pub(crate) mod state;
@@ -21,6 +22,7 @@ use weir_common::config::Config;
 use weir_proto::v1;
 
 use self::{
+    addresses::Addresses,
     link::{Link, LinkEvent},
     slot::Slot,
     state::{Effect, FromJobmanager, Input, Leave, Session, ToJobmanager},
@@ -53,6 +55,7 @@ pub(crate) struct Taskmanager {
     budget: Budget,
     id: String,
     session: Session,
+    addresses: Addresses,
     link: Link,
     failures: u32,
     job: Option<Arc<JobSpec>>,
@@ -86,13 +89,15 @@ enum Woken {
 
 impl Taskmanager {
     pub(crate) fn new(config: Arc<Config>, factory: EnricherFactory, metrics: Metrics, budget: Budget) -> Self {
-        let link = Link::dial(&config.jobmanager.address, Duration::ZERO);
+        let addresses = Addresses::new(config.jobmanager.addresses());
+        let link = Link::dial(addresses.current(), Duration::ZERO);
         Self {
             factory,
             metrics,
             budget,
             id: uuid::Uuid::new_v4().to_string(),
             session: Session::default(),
+            addresses,
             link,
             failures: 0,
             job: None,
@@ -202,14 +207,15 @@ impl Taskmanager {
             LinkEvent::Broken(reason) => {
                 self.failures += 1;
                 let wait = link::wait_before(self.failures);
-                warn!(jobmanager = self.config.jobmanager.address, reason, ?wait, "no jobmanager, dialling again");
+                warn!(jobmanager = self.addresses.current(), reason, ?wait, "no jobmanager, dialling again");
+                self.addresses.failed();
                 self.redial(wait);
             }
         }
     }
 
     fn redial(&mut self, wait: Duration) {
-        self.link = Link::dial(&self.config.jobmanager.address, wait);
+        self.link = Link::dial(self.addresses.current(), wait);
         self.apply(Input::Disconnected);
     }
 
@@ -224,6 +230,11 @@ impl Taskmanager {
                     self.job = Some(Arc::new(*job));
                 }
                 self.apply(Input::Message { epoch, message: FromJobmanager::Registered { job_changed } });
+            }
+            Ok(Heard { what: Said::StandsBy { leader, retry }, .. }) => {
+                info!(jobmanager = self.addresses.current(), leader, "it stands by, dialling the leader");
+                self.addresses.refer(&leader);
+                self.redial(retry);
             }
             Ok(Heard { epoch, what: Said::Message(message) }) => {
                 match &message {

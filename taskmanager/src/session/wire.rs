@@ -25,9 +25,17 @@ pub(super) struct Heard {
     pub(super) what: Said,
 }
 
-/// What it says: what the shell needs of Registered, or a message for the state machine.
+/// What it says: what the shell needs of Registered and of a standby's refusal, or a message for the state machine.
 pub(super) enum Said {
-    Registered { heartbeat: Duration, job: Box<JobSpec> },
+    Registered {
+        heartbeat: Duration,
+        job: Box<JobSpec>,
+    },
+    /// It does not lead, so its epoch says nothing.
+    StandsBy {
+        leader: String,
+        retry: Duration,
+    },
     Message(FromJobmanager),
 }
 
@@ -50,6 +58,10 @@ pub(super) fn read(message: v1::JobManagerMessage) -> Result<Heard, WireError> {
             let job = registered.job.ok_or(WireError::Missing("job"))?;
             let heartbeat = Duration::from_millis(registered.heartbeat_interval_ms.max(10));
             return Ok(Heard { epoch, what: Said::Registered { heartbeat, job: Box::new(job.try_into()?) } });
+        }
+        Some(JobmanagerKind::Refused(refused)) if refused.reason == "STANDBY" => {
+            let (leader, retry) = (refused.leader_address, Duration::from_millis(refused.retry_after_ms));
+            return Ok(Heard { epoch, what: Said::StandsBy { leader, retry } });
         }
         Some(JobmanagerKind::Refused(refused)) => {
             FromJobmanager::Refused { message: refused.message, retry_ms: refused.retry_after_ms }

@@ -24,7 +24,7 @@ use weir_common::{
 };
 
 use super::{
-    doubt::{Doubt, DoubtFlag},
+    doubt::{Doubt, DoubtingContext},
     output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
 };
 use crate::{
@@ -231,12 +231,12 @@ impl Output for KafkaOutput {
     }
 
     fn doubt(&self) -> Option<Doubt> {
-        self.producer.as_ref().and_then(|producer| producer.context().doubt.get())
+        self.producer.as_ref().and_then(|producer| producer.context().doubting.flag.get())
     }
 
     fn clear_doubt(&self) {
         if let Some(producer) = &self.producer {
-            producer.context().doubt.clear();
+            producer.context().doubting.flag.clear();
         }
     }
 }
@@ -257,8 +257,7 @@ fn discard<T: Send + 'static>(client: Option<T>) {
 }
 
 fn create(config: &ClientConfig, name: &str) -> KafkaResult<Client> {
-    let log = LoggingContext::new(name);
-    config.create_with_context(SinkContext { doubt: DoubtFlag::default(), deliveries: Deliveries::default(), log })
+    config.create_with_context(SinkContext { doubting: DoubtingContext::new(name), deliveries: Deliveries::default() })
 }
 
 /// Offsets of as many entries as one request may carry.
@@ -316,22 +315,17 @@ fn is_about_content(code: Code) -> bool {
 
 /// Callbacks of one producer.
 struct SinkContext {
-    doubt: DoubtFlag,
+    doubting: DoubtingContext,
     deliveries: Deliveries,
-    log: LoggingContext,
 }
 
 impl ClientContext for SinkContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if let Some(doubt) = Doubt::of_log_line(facility, message) {
-            self.doubt.raise(doubt);
-        }
-        self.log.log(level, facility, message);
+        self.doubting.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.doubt.raise(Doubt::ErrorCallback(format!("{error}: {reason}")));
-        self.log.error(error, reason);
+        self.doubting.error(error, reason);
     }
 }
 

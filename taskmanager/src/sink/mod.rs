@@ -1,7 +1,6 @@
 //! The sink of one grant: a thread of its own, because librdkafka's transactional calls block. What it does there is
 //! [`Sink::run`], which a simulation runs as it is.
 
-pub(crate) mod doubt;
 pub(crate) mod inbox;
 pub(crate) mod kafka;
 pub(crate) mod lease;
@@ -17,6 +16,7 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 use weir_common::ids::GrantId;
+pub(crate) use weir_common::kafka::doubt;
 
 use self::{
     inbox::{Command, Inbox, Next},

@@ -28,7 +28,7 @@ pub(super) fn split_replay(id: &weir_common::split::SplitId, replay: Replay) -> 
     }
 }
 
-pub(super) fn status(view: &View) -> v1::GetStatusResponse {
+pub(super) fn status(view: &View, leader: Option<String>) -> v1::GetStatusResponse {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     v1::GetStatusResponse {
         job_name: view.job_name.clone(),
@@ -50,6 +50,7 @@ pub(super) fn status(view: &View) -> v1::GetStatusResponse {
         storage: view.storage.clone(),
         restarts: view.restarts,
         state_reason: view.state_reason.clone(),
+        leader: leader.unwrap_or_default(),
     }
 }
 

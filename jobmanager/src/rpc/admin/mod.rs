@@ -14,7 +14,7 @@ use self::{
     refusal::{gone, storage},
 };
 use super::{Services, convert};
-use crate::runtime::view::View;
+use crate::runtime::{Handle, view::View};
 
 /// Checkpoints that are listed where no limit is asked for.
 const DEFAULT_LIMIT: usize = 20;
@@ -30,15 +30,21 @@ impl Service {
         Self { services }
     }
 
+    /// The running job; a standby refers to who leads.
+    fn runtime(&self) -> Result<Handle, Status> {
+        let (runtime, _) = self.services.roles.leading().map_err(|error| refusal::standby(&error))?;
+        Ok(runtime)
+    }
+
     async fn view(&self) -> Result<View, Status> {
-        self.services.runtime.view().await.map_err(gone)
+        self.runtime()?.view().await.map_err(gone)
     }
 }
 
 #[tonic::async_trait]
 impl AdminService for Service {
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
-        Ok(Response::new(status(&self.view().await?)))
+        Ok(Response::new(status(&self.view().await?, self.services.roles.leader())))
     }
 
     async fn list_task_managers(

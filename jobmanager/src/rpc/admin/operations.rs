@@ -22,7 +22,7 @@ use crate::{
 impl Service {
     pub(super) async fn rest(&self) -> Result<v1::SuspendResponse, Status> {
         tracing::info!("suspend requested");
-        match self.services.runtime.admin(AdminRequest::Suspend).await.map_err(gone)? {
+        match self.runtime()?.admin(AdminRequest::Suspend).await.map_err(gone)? {
             Reply::Suspended { snapshot: Ok(location) } => Ok(v1::SuspendResponse { location, warning: String::new() }),
             Reply::Suspended { snapshot: Err(reason) } => Ok(v1::SuspendResponse {
                 location: String::new(),
@@ -34,7 +34,7 @@ impl Service {
 
     pub(super) async fn go_on(&self) -> Result<v1::ResumeResponse, Status> {
         tracing::info!("resume requested");
-        match self.services.runtime.admin(AdminRequest::Resume).await.map_err(gone)? {
+        match self.runtime()?.admin(AdminRequest::Resume).await.map_err(gone)? {
             Reply::Resumed => Ok(v1::ResumeResponse {}),
             other => Err(refused(other)),
         }
@@ -48,7 +48,7 @@ impl Service {
         let allowed = Allowed { replay: allow_replay, skip: allow_skip };
         let topic = (!topic.is_empty()).then_some(topic);
         let request = AdminRequest::Reset { to, topic, partitions, allowed };
-        match self.services.runtime.admin(request).await.map_err(gone)? {
+        match self.runtime()?.admin(request).await.map_err(gone)? {
             Reply::Reset(consequences) => Ok(moved(&consequences)),
             other => Err(refused(other)),
         }

@@ -7,12 +7,22 @@ use weir_common::split::TopicPartition;
 
 use crate::{
     coordinator::action::{Consequences, Reply},
+    role::NotLeading,
     runtime::Gone,
     store::StoreError,
 };
 
 pub(super) fn gone(gone: Gone) -> Status {
     Status::unavailable(gone.to_string())
+}
+
+/// Names who leads in the metadata as well, so that a client follows without reading the text.
+pub(super) fn standby(error: &NotLeading) -> Status {
+    let mut status = Status::unavailable(error.to_string());
+    if let Some(leader) = error.leader.as_ref().and_then(|leader| leader.parse().ok()) {
+        status.metadata_mut().insert(weir_proto::LEADER_ADDRESS_KEY, leader);
+    }
+    status
 }
 
 pub(super) fn storage(error: &StoreError) -> Status {

@@ -20,7 +20,7 @@ impl Service {
     pub(super) async fn savepoint(&self, label: String, stop: bool) -> Result<v1::CheckpointInfo, Status> {
         keys::check_label(&label).map_err(Status::invalid_argument)?;
         tracing::info!(label, stop, "savepoint requested");
-        let reply = self.services.runtime.admin(AdminRequest::Savepoint { label, stop }).await.map_err(gone)?;
+        let reply = self.runtime()?.admin(AdminRequest::Savepoint { label, stop }).await.map_err(gone)?;
         match reply {
             Reply::Savepoint { checkpoint, location } => self.stored(checkpoint, location).await,
             other => Err(refused(other)),
@@ -29,7 +29,7 @@ impl Service {
 
     async fn stored(&self, checkpoint: CheckpointId, location: String) -> Result<v1::CheckpointInfo, Status> {
         // After a stop the runtime may be gone, and the savepoint is there all the same.
-        if let Ok(view) = self.services.runtime.view().await
+        if let Ok(view) = self.runtime()?.view().await
             && let Some(row) = view.checkpoint(checkpoint)
         {
             return Ok(checkpoint_info(&view, row));
@@ -87,7 +87,7 @@ impl Service {
         }
         tracing::info!(location = info.location, allow_replay, "restore requested");
         let request = AdminRequest::Restore { splits: snapshot.states(), allow_replay };
-        match self.services.runtime.admin(request).await.map_err(gone)? {
+        match self.runtime()?.admin(request).await.map_err(gone)? {
             Reply::Restored { replayed } => {
                 let splits: Vec<v1::SplitReplay> =
                     replayed.iter().map(|(id, replay)| split_replay(id, *replay)).collect();

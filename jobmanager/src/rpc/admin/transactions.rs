@@ -16,7 +16,7 @@ use crate::{
 impl Service {
     pub(super) async fn transactions(&self) -> Result<v1::ListTransactionsResponse, Status> {
         let view = self.view().await?;
-        let (sink_ends, sink_ends_unknown) = match self.services.runtime.sink_ends().await.map_err(gone)? {
+        let (sink_ends, sink_ends_unknown) = match self.runtime()?.sink_ends().await.map_err(gone)? {
             Ok(ends) => (ends.iter().map(sink_end).collect(), String::new()),
             Err(reason) => (Vec::new(), reason),
         };
@@ -28,7 +28,7 @@ impl Service {
         let job = &self.services.config.stream_manager.job_name;
         let slot = slot(job, transaction).map_err(Status::failed_precondition)?;
         tracing::info!(%slot, "abort of a transaction requested: its id is fenced");
-        match self.services.runtime.admin(AdminRequest::AbortTransaction { slot }).await.map_err(gone)? {
+        match self.runtime()?.admin(AdminRequest::AbortTransaction { slot }).await.map_err(gone)? {
             Reply::TransactionAborted { slot, holder } => Ok(v1::AbortTransactionResponse {
                 transactional_id: slot.transactional_id(job),
                 slot: slot.0,

@@ -3,7 +3,8 @@
 use tonic::Code;
 use weir_proto::v1;
 
-use super::harness::{Jobmanager, locked, until};
+use super::harness::{Jobmanager, LEADER, locked, until};
+use crate::role::Role;
 
 #[tokio::test]
 async fn status_and_lists_show_the_job() {
@@ -165,4 +166,18 @@ async fn transactions_are_listed_and_one_of_ours_is_aborted() {
     let aborted = admin.abort_transaction(abort("job-0")).await.expect("aborted").into_inner();
     assert_eq!((aborted.slot, aborted.taskmanager_id.as_str()), (0, "a"));
     assert_eq!(*locked(&jobmanager.kafka.fenced), [weir_common::ids::SlotId(0)]);
+}
+
+#[tokio::test]
+async fn a_standby_names_the_leader_in_text_and_metadata() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let mut admin = jobmanager.admin().await;
+    let status = admin.get_status(v1::GetStatusRequest {}).await.expect("it leads").into_inner();
+    assert_eq!(status.leader, LEADER);
+    jobmanager.role.send_replace(Role::Standby);
+    let referred = admin.suspend(v1::SuspendRequest {}).await.expect_err("it does not lead");
+    assert_eq!(referred.code(), Code::Unavailable);
+    assert!(referred.message().contains("leader:6123 leads"), "{referred}");
+    let leader = referred.metadata().get(weir_proto::LEADER_ADDRESS_KEY).expect("named");
+    assert_eq!(leader, LEADER);
 }

@@ -1,11 +1,14 @@
 //! Taskmanagers' streams.
 
+use std::sync::atomic::Ordering;
+
 use weir_common::ids::SlotId;
 use weir_proto::v1::{
     self, job_manager_message::Kind as FromJobmanager, task_manager_message::Kind as FromTaskmanager,
 };
 
-use super::harness::{JOB, Jobmanager, locked, register, until};
+use super::harness::{JOB, Jobmanager, LEADER, locked, register, until};
+use crate::role::Role;
 
 #[tokio::test]
 async fn registering_yields_the_job_and_then_a_slot_that_was_recorded_before() {
@@ -110,4 +113,32 @@ async fn a_draining_taskmanager_gives_its_splits_and_leaves() {
         }
     }
     until("everything at the other", || stays.splits().len() == 4).await;
+}
+
+#[tokio::test]
+async fn a_standby_refers_to_the_leader_and_claims_no_epoch() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    jobmanager.role.send_replace(Role::Standby);
+    let mut stream = jobmanager.dial().await;
+    stream.say(FromTaskmanager::Register(register("a"))).await;
+    let message = stream.message().await.expect("an answer");
+    let Some(FromJobmanager::Refused(refused)) = message.kind else { panic!("not refused") };
+    assert_eq!(
+        (message.leader_epoch, refused.reason.as_str(), refused.leader_address.as_str()),
+        (0, "STANDBY", LEADER)
+    );
+    assert!(refused.retry_after_ms > 0, "0 would end the taskmanager");
+    assert_eq!(stream.message().await, None, "the stream ends");
+}
+
+#[tokio::test]
+async fn a_jobmanager_that_may_not_lead_any_more_says_nothing() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let mut stream = jobmanager.dial().await;
+    stream.say(FromTaskmanager::Register(register("a"))).await;
+    assert!(matches!(stream.next().await, Some(FromJobmanager::Registered(_))));
+    let Some(FromJobmanager::Grant(_)) = stream.next().await else { panic!("no Grant") };
+    jobmanager.term.in_doubt.store(true, Ordering::Relaxed);
+    stream.say(FromTaskmanager::Heartbeat(v1::Heartbeat::default())).await;
+    assert_eq!(stream.next().await, None, "no acknowledgement, and the stream ends");
 }

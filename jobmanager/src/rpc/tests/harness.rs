@@ -2,12 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Streaming, transport::Channel};
@@ -27,6 +35,8 @@ use crate::{
     coordinator::event::{SplitState, SplitStates},
     job,
     kafka::{KafkaProblem, ProgressIndex},
+    leadership::Term,
+    role::{Role, Roles},
     rpc::{Services, serve},
     runtime::{
         Parts, ResetTo, Runtime,
@@ -130,10 +140,40 @@ pub(super) fn config(splits_per_partition: u32) -> Config {
     .expect("a configuration")
 }
 
+/// Where the jobmanager is reached, as far as it knows.
+pub(super) const LEADER: &str = "leader:6123";
+
+/// A leadership that lasts, but that its jobmanager may not know it for a while.
+#[derive(Debug, Default)]
+pub(super) struct Unending {
+    pub(super) in_doubt: AtomicBool,
+}
+
+#[async_trait]
+impl Term for Unending {
+    fn epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(0)
+    }
+
+    fn leads(&self) -> bool {
+        !self.in_doubt.load(Ordering::Relaxed)
+    }
+
+    async fn lost(&self) -> String {
+        std::future::pending().await
+    }
+
+    async fn confirm(&self, _: LeaderEpoch) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// A running jobmanager. Ends with its value.
 pub(super) struct Jobmanager {
     address: String,
     pub(super) kafka: Arc<Kafka>,
+    pub(super) role: watch::Sender<Role>,
+    pub(super) term: Arc<Unending>,
     pub(super) end: JoinHandle<Result<(), Exit>>,
     _stop: DropGuard,
 }
@@ -164,6 +204,7 @@ impl Jobmanager {
             findings: Vec::new(),
         };
         let snapshots = Snapshots::new(Arc::new(Objects::in_memory()), JOB, 10);
+        let term = Arc::new(Unending::default());
         let (runtime, handle) = Runtime::new(Parts {
             job: job::spec(&config, v1::OutputStream::default(), v1::OutputStream::default()),
             config: Arc::clone(&config),
@@ -174,14 +215,18 @@ impl Jobmanager {
             plan,
             newest_snapshot: None,
             storage_trouble: None,
+            term: term.clone(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("bound"));
         let stop = CancellationToken::new();
-        let services = Services { config, leader_epoch: LeaderEpoch(7), runtime: handle, snapshots };
+        let role = watch::Sender::new(Role::Leading { runtime: handle, epoch: LeaderEpoch(7) });
+        let leader = watch::Sender::new(Some(LEADER.to_owned()));
+        let roles = Roles::new(role.subscribe(), leader.subscribe(), true);
+        let services = Services { config, roles, snapshots };
         tokio::spawn(serve(services, listener, stop.clone()));
         let end = tokio::spawn(runtime.run(stop.clone()));
-        Self { address, kafka, end, _stop: stop.drop_guard() }
+        Self { address, kafka, role, term, end, _stop: stop.drop_guard() }
     }
 
     async fn channel(&self) -> Channel {
@@ -234,9 +279,14 @@ impl Stream {
 
     /// The next message; `None` at the stream's end.
     pub(super) async fn next(&mut self) -> Option<FromJobmanager> {
-        let message = timeout(PATIENCE, self.incoming.message()).await.expect("an answer in time").ok()??;
+        let message = self.message().await?;
         assert_eq!(message.leader_epoch, 7);
         message.kind
+    }
+
+    /// The next message with its epoch; `None` at the stream's end.
+    pub(super) async fn message(&mut self) -> Option<v1::JobManagerMessage> {
+        timeout(PATIENCE, self.incoming.message()).await.expect("an answer in time").ok()?
     }
 }
 

@@ -14,6 +14,15 @@ use std::{
     time::Duration,
 };
 
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    producer::{DeliveryResult, ProducerContext},
+};
+
+use super::LoggingContext;
+
 /// Why a transaction is in doubt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doubt {
@@ -88,6 +97,42 @@ impl DoubtFlag {
     pub fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// Callbacks of a transactional producer: raise its flag, and log.
+#[derive(Debug)]
+pub struct DoubtingContext {
+    /// What was heard.
+    pub flag: DoubtFlag,
+    log: LoggingContext,
+}
+
+impl DoubtingContext {
+    /// See [`LoggingContext::new`].
+    #[must_use]
+    pub fn new(client: &str) -> Self {
+        Self { flag: DoubtFlag::default(), log: LoggingContext::new(client) }
+    }
+}
+
+impl ClientContext for DoubtingContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(doubt) = Doubt::of_log_line(facility, message) {
+            self.flag.raise(doubt);
+        }
+        self.log.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.flag.raise(Doubt::ErrorCallback(format!("{error}: {reason}")));
+        self.log.error(error, reason);
+    }
+}
+
+impl ProducerContext for DoubtingContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 #[cfg(test)]
