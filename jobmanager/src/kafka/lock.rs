@@ -192,9 +192,9 @@ fn acquire(shared: &Arc<Shared>, topic: &str) -> Result<JobLock, Exit> {
         }
         let patience = if held.contains(&DECIDING_PARTITION) { PATIENCE * 2 } else { PATIENCE };
         if joined.elapsed() >= patience {
-            let others =
-                members(shared, &group).unwrap_or_default().into_iter().filter(|member| !member.starts_with(&name));
-            let holder = others.last().unwrap_or_else(|| "another member".to_owned());
+            let members = members(shared, &group).unwrap_or_default();
+            let other = members.into_iter().find(|member| !member.starts_with(&name));
+            let holder = other.unwrap_or_else(|| "another member".to_owned());
             return Err(taken(shared, &group, &holder));
         }
         let _ = consumer.poll(POLL_INTERVAL);
