@@ -26,7 +26,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Reads the stream configuration, and checks that Kafka has what it names. Bounded.
+    /// Reads the stream configuration, and checks that Kafka has what it names and that storage lets us in. Bounded.
     pub(crate) async fn look(config: &Arc<Config>) -> Result<Self, Exit> {
         let objects = Arc::new(Objects::open(&config.storage)?);
         let snapshots = Snapshots::new(objects, &config.stream_manager.job_name, config.checkpoint.retained);
@@ -36,6 +36,7 @@ impl Environment {
         })?;
         let environment = Self { snapshots, streams };
         environment.partitions(&Kafka::new(config)?).await?;
+        survey(&environment.snapshots, job::exactly_once(config)).await?;
         Ok(environment)
     }
 

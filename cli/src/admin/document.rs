@@ -12,6 +12,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
         "state_reason": (!status.state_reason.is_empty()).then_some(&status.state_reason),
         "degraded": status.degraded,
         "delivery_guarantee": status.delivery_guarantee,
+        "leader": (!status.leader.is_empty()).then_some(&status.leader),
         "leader_epoch": status.leader_epoch,
         "started": time(status.started_unix_ms),
         "version": status.version,

@@ -23,7 +23,7 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> String {
         ("Job", status.job_name.clone()),
         ("State", state(status)),
         ("Guarantee", status.delivery_guarantee.clone()),
-        ("Leader epoch", status.leader_epoch.to_string()),
+        ("Leader", format!("{}, epoch {}", status.leader, status.leader_epoch)),
         ("Started", time(status.started_unix_ms).unwrap_or_default()),
         ("Version", status.version.clone()),
         ("Taskmanagers", status.taskmanagers.to_string()),

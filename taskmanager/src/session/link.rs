@@ -13,6 +13,7 @@ use tonic::{
     Status, Streaming,
     transport::{Channel, Endpoint},
 };
+use weir_common::config::Heartbeat;
 use weir_proto::v1::{self, task_manager_service_client::TaskManagerServiceClient as Client};
 
 /// Messages on their way out. A jobmanager that takes none of so many is as good as gone.
@@ -24,9 +25,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A jobmanager opens a stream at once; one that is stopped takes connections and never answers.
-const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A silent connection is probed after the first, and given up after the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
@@ -77,14 +75,14 @@ impl Link {
     }
 
     /// Opens the stream with its first message.
-    pub(super) fn attach(channel: Channel, register: v1::Register) -> Self {
+    pub(super) fn attach(channel: Channel, register: v1::Register, limit: Duration) -> Self {
         let (sender, receiver) = mpsc::channel(OUTGOING);
         let mut outgoing = Outgoing { sender, heartbeats: VecDeque::new() };
         outgoing.send(v1::TaskManagerMessage { kind: Some(v1::task_manager_message::Kind::Register(register)) });
         let mut client = Client::new(channel);
         let attach = async move {
-            let answer = tokio::time::timeout(ATTACH_TIMEOUT, client.attach(ReceiverStream::new(receiver))).await;
-            let silent = |_| Status::deadline_exceeded(format!("no answer within {ATTACH_TIMEOUT:?}"));
+            let answer = tokio::time::timeout(limit, client.attach(ReceiverStream::new(receiver))).await;
+            let silent = |_| Status::deadline_exceeded(format!("no answer within {limit:?}"));
             answer.map_err(silent)?.map(tonic::Response::into_inner)
         };
         Self::Attaching(outgoing, Box::pin(attach))
@@ -149,6 +147,16 @@ impl Outgoing {
     pub(super) fn answered(&mut self) -> Option<Instant> {
         self.heartbeats.pop_front()
     }
+}
+
+/// How long a jobmanager may be silent to whom it has registered: well inside the time in which a next one adopts.
+pub(super) fn patience(heartbeat: &Heartbeat) -> Duration {
+    (heartbeat.timeout / 2).max(heartbeat.interval * 2)
+}
+
+/// A jobmanager opens a stream at once; one that is stopped takes connections and never answers.
+pub(super) fn attach_timeout(heartbeat: &Heartbeat) -> Duration {
+    (heartbeat.timeout / 4).clamp(Duration::from_millis(500), Duration::from_secs(5))
 }
 
 /// Time before the next dial, after so many that failed.

@@ -67,6 +67,8 @@ pub(crate) struct Taskmanager {
     heartbeat: Interval,
     /// When the heartbeat was sent that the newest answer belongs to.
     answered: Option<Instant>,
+    /// When the jobmanager said something last.
+    heard: Instant,
     /// Of the current slot alone: what an earlier one still says is not heard.
     sink_events: (mpsc::UnboundedSender<SinkEvent>, mpsc::UnboundedReceiver<SinkEvent>),
     enrichers: (mpsc::Sender<Made>, mpsc::Receiver<Made>),
@@ -108,6 +110,7 @@ impl Taskmanager {
             exit: None,
             heartbeat: every(config.heartbeat.interval),
             answered: None,
+            heard: Instant::now(),
             sink_events: mpsc::unbounded_channel(),
             enrichers: mpsc::channel(1),
             read_failures: mpsc::unbounded_channel(),
@@ -199,19 +202,21 @@ impl Taskmanager {
     fn on_link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Connected(channel) => {
-                self.link = Link::attach(channel, self.register());
+                self.link = Link::attach(channel, self.register(), link::attach_timeout(&self.config.heartbeat));
                 self.apply(Input::Connected);
             }
             LinkEvent::Attached => debug!("stream to the jobmanager is open"),
             LinkEvent::Message(message) => self.on_message(*message),
-            LinkEvent::Broken(reason) => {
-                self.failures += 1;
-                let wait = link::wait_before(self.failures);
-                warn!(jobmanager = self.addresses.current(), reason, ?wait, "no jobmanager, dialling again");
-                self.addresses.failed();
-                self.redial(wait);
-            }
+            LinkEvent::Broken(reason) => self.dial_next(&reason),
         }
+    }
+
+    fn dial_next(&mut self, reason: &str) {
+        self.failures += 1;
+        let wait = link::wait_before(self.failures);
+        warn!(jobmanager = self.addresses.current(), reason, ?wait, "no jobmanager, dialling again");
+        self.addresses.failed();
+        self.redial(wait);
     }
 
     fn redial(&mut self, wait: Duration) {
@@ -220,6 +225,7 @@ impl Taskmanager {
     }
 
     fn on_message(&mut self, message: v1::JobManagerMessage) {
+        self.heard = Instant::now();
         match wire::read(message) {
             Ok(Heard { epoch, what: Said::Registered { heartbeat, job } }) => {
                 self.failures = 0;
@@ -400,7 +406,13 @@ impl Taskmanager {
         }
     }
 
+    /// Each heartbeat is answered. A jobmanager that is stopped keeps its connections open: who waits for those to break
+    /// comes too late to be adopted by the next one.
     fn send_heartbeat(&mut self) {
+        let patience = link::patience(&self.config.heartbeat);
+        if self.heard.elapsed() > patience {
+            return self.dial_next(&format!("it has been silent for {patience:?}"));
+        }
         let stats = self.stats();
         let grant_id = self.session.grant().map_or(0, |grant| grant.0);
         if let Some(outgoing) = self.link.outgoing() {

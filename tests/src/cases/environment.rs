@@ -155,6 +155,7 @@ impl Environment {
             storage: self.storage().await?,
             more: String::new(),
             sink_partitions: 3,
+            standby: false,
             environment: Vec::new(),
         })
     }

@@ -4,6 +4,7 @@ mod bad_configuration;
 mod environment;
 mod failures;
 mod fixtures;
+mod leadership;
 mod lifecycle;
 mod operations;
 mod rescale;
@@ -42,6 +43,8 @@ cases! {
     throughput::two_taskmanagers, "two-taskmanagers", "5,000 events of a real MediaWiki, both taskmanagers do a fair share";
     failures::jobmanager_killed, "jobmanager-killed", "kill -9 and restart: the data plane does not stop, nobody restarts";
     failures::taskmanager_killed, "taskmanager-killed", "kill -9 in the middle: only its splits move, the other never stops";
+    leadership::leader_killed, "leader-killed", "two jobmanagers: the leader is killed, then one leaves; the other adopts what runs";
+    leadership::leader_stopped, "leader-stopped", "SIGSTOP of the leader past its lease: the standby leads, the old one stands by";
     failures::everything_killed, "everything-killed", "kill -9 of all processes, then a new start goes on where it was";
     failures::at_least_once, "at-least-once", "without transactions a kill loses nothing; repeats are counted";
     lifecycle::stop_and_start, "stop-with-savepoint", "stop with a savepoint, start again from it";

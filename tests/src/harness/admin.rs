@@ -2,26 +2,46 @@
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Response, Status,
+    transport::{Channel, Endpoint},
+};
 use weir_proto::v1::{
     CheckpointInfo, GetStatusRequest, GetStatusResponse, ListCheckpointsRequest, ListSplitsRequest,
     ListTaskManagersRequest, SplitInfo, TaskManagerInfo, admin_service_client::AdminServiceClient,
 };
 
-/// A client that connects when it is asked for something.
+/// A client that connects when it is asked for something. Of several jobmanagers the one that leads answers.
 #[derive(Clone)]
-pub struct Admin(AdminServiceClient<Channel>);
+pub struct Admin(Vec<AdminServiceClient<Channel>>);
 
 impl Admin {
-    /// For the jobmanager at `host:port`.
+    /// For the jobmanagers at these addresses, `host:port`.
     ///
     /// # Errors
     /// Not an address.
-    pub fn new(address: &str) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(Duration::from_secs(2))
-            .timeout(Duration::from_secs(5));
-        Ok(Self(AdminServiceClient::new(endpoint.connect_lazy())))
+    pub fn new(addresses: &[&str]) -> anyhow::Result<Self> {
+        let client = |address: &&str| -> anyhow::Result<_> {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+                .connect_timeout(Duration::from_secs(2))
+                .timeout(Duration::from_secs(5));
+            Ok(AdminServiceClient::new(endpoint.connect_lazy()))
+        };
+        Ok(Self(addresses.iter().map(client).collect::<anyhow::Result<_>>()?))
+    }
+
+    async fn ask<T>(
+        &self,
+        call: impl AsyncFn(&mut AdminServiceClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> anyhow::Result<T> {
+        let mut refused = Status::unavailable("no address");
+        for client in &self.0 {
+            match call(&mut client.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => refused = status,
+            }
+        }
+        Err(refused.into())
     }
 
     /// `GetStatus`.
@@ -29,7 +49,7 @@ impl Admin {
     /// # Errors
     /// No answer.
     pub async fn status(&self) -> anyhow::Result<GetStatusResponse> {
-        Ok(self.0.clone().get_status(GetStatusRequest {}).await?.into_inner())
+        self.ask(async |client| client.get_status(GetStatusRequest {}).await).await
     }
 
     /// `ListTaskManagers`.
@@ -37,7 +57,7 @@ impl Admin {
     /// # Errors
     /// No answer.
     pub async fn taskmanagers(&self) -> anyhow::Result<Vec<TaskManagerInfo>> {
-        Ok(self.0.clone().list_task_managers(ListTaskManagersRequest {}).await?.into_inner().taskmanagers)
+        Ok(self.ask(async |client| client.list_task_managers(ListTaskManagersRequest {}).await).await?.taskmanagers)
     }
 
     /// `ListSplits`.
@@ -45,7 +65,7 @@ impl Admin {
     /// # Errors
     /// No answer.
     pub async fn splits(&self) -> anyhow::Result<Vec<SplitInfo>> {
-        Ok(self.0.clone().list_splits(ListSplitsRequest {}).await?.into_inner().splits)
+        Ok(self.ask(async |client| client.list_splits(ListSplitsRequest {}).await).await?.splits)
     }
 
     /// `ListCheckpoints`, the newest.
@@ -53,6 +73,7 @@ impl Admin {
     /// # Errors
     /// No answer.
     pub async fn checkpoints(&self) -> anyhow::Result<Vec<CheckpointInfo>> {
-        Ok(self.0.clone().list_checkpoints(ListCheckpointsRequest { limit: 100 }).await?.into_inner().checkpoints)
+        let request = ListCheckpointsRequest { limit: 100 };
+        Ok(self.ask(async |client| client.list_checkpoints(request).await).await?.checkpoints)
     }
 }

@@ -20,6 +20,7 @@ use super::{
     http,
     kafka::{self, Input},
     process::{Process, Usage},
+    standby::Standby,
     until,
     workspace::{Workspace, free_port},
 };
@@ -53,6 +54,8 @@ pub struct Spec {
     pub more: String,
     /// Partitions of the sink's topic.
     pub sink_partitions: i32,
+    /// Whether the configuration knows of a second jobmanager.
+    pub standby: bool,
     /// Overrides by environment, `WEIR__SECTION__KEY`.
     pub environment: Vec<(&'static str, &'static str)>,
 }
@@ -73,6 +76,8 @@ pub struct Job {
     pub http: [String; 2],
     /// The jobmanager, when it runs.
     pub jobmanager: Option<Process>,
+    /// The second one, where the case wants it.
+    pub standby: Option<Standby>,
     /// The taskmanagers that run.
     pub taskmanagers: Vec<Process>,
     /// What `weir splits` counted when the whole source was last finished; held against the topics by the verdict.
@@ -90,12 +95,16 @@ impl Job {
         let folder = workspace.run.join(&spec.name);
         std::fs::create_dir_all(&folder)?;
         let address = format!("127.0.0.1:{}", free_port()?);
+        let standby = spec.standby.then(Standby::new).transpose()?;
+        let second = standby.as_ref().map(|standby| standby.address.as_str());
+        let addresses: Vec<&str> = [address.as_str()].into_iter().chain(second).collect();
         let job = Self {
             config: folder.join("weir.yaml"),
-            admin: Admin::new(&address)?,
+            admin: Admin::new(&addresses)?,
             http: [format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?)],
             address,
             jobmanager: None,
+            standby,
             taskmanagers: Vec::new(),
             counted: Vec::new(),
             workspace: workspace.clone(),
@@ -173,7 +182,8 @@ impl Job {
         yaml += "checkpoint:\n  interval: 2 s\n  timeout: 30 s\n";
         yaml += "heartbeat:\n  interval: 500 ms\n  timeout: 4 s\n";
         writeln!(yaml, "storage:\n{}", spec.storage.trim_end())?;
-        writeln!(yaml, "jobmanager:\n  address: {0}\n  bind: {0}", self.address)?;
+        let second = self.standby.iter().map(|standby| format!(", {}", standby.address)).collect::<String>();
+        writeln!(yaml, "jobmanager:\n  address: {0}{second}\n  bind: {0}", self.address)?;
         writeln!(yaml, "  http_bind: {}\n  metrics_bind: {}", self.http[0], self.http[1])?;
         yaml += "log:\n  level: info\n";
         yaml += &spec.more;
@@ -194,6 +204,18 @@ impl Job {
     pub fn start_jobmanager(&mut self) -> anyhow::Result<()> {
         let process = Process::start("jobmanager", &self.folder, &mut self.program("weir-jobmanager"))?;
         self.jobmanager = Some(process);
+        Ok(())
+    }
+
+    /// Starts the second jobmanager.
+    ///
+    /// # Errors
+    /// It cannot be started, or the configuration does not know of it.
+    pub fn start_standby(&mut self) -> anyhow::Result<()> {
+        let mut program = self.program("weir-jobmanager");
+        let standby = self.standby.as_mut().context("the configuration does not know of a second jobmanager")?;
+        standby.override_addresses(&mut program);
+        standby.process = Some(Process::start("jobmanager-2", &self.folder, &mut program)?);
         Ok(())
     }
 
@@ -251,7 +273,8 @@ impl Job {
     }
 
     fn must_live(&mut self) -> anyhow::Result<()> {
-        self.jobmanager.iter_mut().chain(&mut self.taskmanagers).try_for_each(Process::must_live)
+        let second = self.standby.iter_mut().filter_map(|standby| standby.process.as_mut());
+        self.jobmanager.iter_mut().chain(second).chain(&mut self.taskmanagers).try_for_each(Process::must_live)
     }
 
     /// Writes inputs in the background, so many in a second (0: as fast as they go), until it is awaited.
@@ -322,8 +345,16 @@ impl Job {
     /// # Errors
     /// It did not exit with `code`; what it printed.
     pub async fn weir(&self, arguments: &[&str], code: i32) -> anyhow::Result<String> {
+        self.weir_at(&self.address, arguments, code).await
+    }
+
+    /// The same against the jobmanager at this address.
+    ///
+    /// # Errors
+    /// As [`Job::weir`].
+    pub async fn weir_at(&self, address: &str, arguments: &[&str], code: i32) -> anyhow::Result<String> {
         let mut command = Command::new(self.workspace.bin.join("weir"));
-        command.args(arguments).args(["--jobmanager", &self.address]).stdin(Stdio::null());
+        command.args(arguments).args(["--jobmanager", address]).stdin(Stdio::null());
         let output = tokio::time::timeout(Duration::from_secs(120), command.kill_on_drop(true).output())
             .await
             .with_context(|| format!("weir {arguments:?} does not end"))??;
@@ -375,7 +406,8 @@ impl Job {
     /// # Errors
     /// One does not, or not in time.
     pub async fn shut_down(&mut self) -> anyhow::Result<()> {
-        for mut process in self.taskmanagers.drain(..).chain(self.jobmanager.take()) {
+        let second = self.standby.as_mut().and_then(|standby| standby.process.take());
+        for mut process in self.taskmanagers.drain(..).chain(self.jobmanager.take()).chain(second) {
             let status = process.terminate(Duration::from_secs(40)).await?;
             ensure!(status.success(), "{} left with {status}:\n{}", process.name, process.tail(15));
         }

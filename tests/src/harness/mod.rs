@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod moves;
 pub mod parts;
 pub mod process;
+pub mod standby;
 pub mod workspace;
 
 use std::time::{Duration, Instant};
