@@ -167,7 +167,7 @@ mod tests {
                 "triggered"
             ]
         );
-        assert_eq!(keys(&status(&v1::GetStatusResponse::default())).len(), 19);
+        assert_eq!(keys(&status(&v1::GetStatusResponse::default())).len(), 20);
         assert_eq!(keys(&taskmanager(&v1::TaskManagerInfo::default())).len(), 22);
     }
 
