@@ -10,6 +10,9 @@ SEEDS ?= 1000
 FIRST_SEED ?= 0
 EVENTS ?= 20000
 PART ?=
+SEED ?= 1
+TRANSACTIONS ?= 5000
+WITHOUT ?= 2000
 
 .PHONY: help
 help: ## List the targets
@@ -45,6 +48,13 @@ sim: ## Seeded simulation of coordinator and taskmanagers (SEEDS=1000 FIRST_SEED
 	@tests/env/deps.sh build
 	WEIR_SIM_SEEDS=$(SEEDS) WEIR_SIM_FIRST_SEED=$(FIRST_SEED) \
 		cargo test --locked --workspace --test simulation -- --nocapture
+
+.PHONY: doubt
+doubt: ## Transactions disturbed on the wire, exact with the doubt rule and not without (TRANSACTIONS=5000 WITHOUT=2000 SEED=1)
+	@tests/env/deps.sh kafka
+	@tests/env/kafka/kafka.sh jars
+	WEIR_DOUBT_TRANSACTIONS=$(TRANSACTIONS) WEIR_DOUBT_WITHOUT=$(WITHOUT) WEIR_DOUBT_SEED=$(SEED) \
+		cargo test --locked --workspace --test doubt -- --ignored --nocapture --test-threads 1
 
 .PHONY: bench
 bench: ## Events/s, CPU, memory and fail-over on real Kafka and RGW (EVENTS=20000 PART='checkpoints moves' PROFILE=release)

@@ -42,6 +42,11 @@ exactly_once() {
   return $status
 }
 
+# Disturbed transactions, with the doubt rule and without it; a broker of its own each.
+doubt() {
+  cargo test --locked --quiet --workspace --test doubt -- --ignored --nocapture --test-threads 1
+}
+
 step "Debian packages" tests/env/deps.sh
 if [ "${1:-}" = e2e ]; then
   shift
@@ -60,4 +65,5 @@ WEIR_SIM_SEEDS=${WEIR_SIM_SEEDS:-100} step "units, properties, simulation" cargo
 step "demo: embedded, 2,000 events" demo
 step "Kafka's jars" tests/env/kafka/kafka.sh jars
 step "sink on a real broker" exactly_once
+step "sink on a disturbed wire" doubt
 step "end to end" "$bin/e2e" ${E2E_ARGS:-}

@@ -2,7 +2,8 @@
 //! writer, and what reader and enrichment share with them.
 //!
 //! The process runs these with Kafka, the system's clock and a thread ([`run`](crate::run)); the simulation in `tests/`
-//! runs the same with a model of the broker and its own time.
+//! runs the same with a model of the broker and its own time. [`KafkaOutput`] is the producer on Kafka, for trials that
+//! disturb it.
 
 pub use crate::{
     clock::Clock,
@@ -13,6 +14,7 @@ pub use crate::{
         Sink,
         doubt::{Doubt, DoubtFlag},
         inbox::{AssignedSplit, Command, Inbox},
+        kafka::KafkaOutput,
         lease::Lease,
         output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
         report::{SinkEvent, SinkEventKind, SplitReport},

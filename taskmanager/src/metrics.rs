@@ -223,7 +223,9 @@ impl Metrics {
         }
     }
 
-    fn render(&self) -> String {
+    /// What `/metrics` shows.
+    #[must_use]
+    pub fn render(&self) -> String {
         let mut text = String::new();
         let enricher = self.0.enricher.lock().unwrap_or_else(PoisonError::into_inner);
         let encoded = encode_registry(&mut text, &self.0.registry)

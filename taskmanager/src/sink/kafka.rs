@@ -51,7 +51,7 @@ const OFFSETS_BYTES: usize = 512 * 1024;
 type Client = ThreadedProducer<SinkContext>;
 
 /// See [`Output`].
-pub(crate) struct KafkaOutput {
+pub struct KafkaOutput {
     job: Arc<JobSpec>,
     producer_config: ClientConfig,
     producer: Option<Client>,
@@ -66,7 +66,7 @@ impl KafkaOutput {
     ///
     /// # Errors
     /// A client property is refused.
-    pub(crate) fn new(config: &Config, job: Arc<JobSpec>, slot: SlotId) -> KafkaResult<Self> {
+    pub fn new(config: &Config, job: Arc<JobSpec>, slot: SlotId) -> KafkaResult<Self> {
         let exactly_once = job.delivery_guarantee == DeliveryGuarantee::ExactlyOnce;
         let transactional_id = exactly_once.then(|| slot.transactional_id(&job.job_name));
         let errors_elsewhere = kafka::error_producer(config).map(|client| create(&client, "error-sink")).transpose()?;

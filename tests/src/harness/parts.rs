@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -10,6 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::workspace::Workspace;
+use crate::proxy::Proxy;
 
 /// Something that a script started; ended when dropped.
 struct Part {
@@ -19,8 +21,19 @@ struct Part {
 
 impl Part {
     fn up(workspace: &Workspace, script: &str, folder: &str, more: &[&str]) -> anyhow::Result<(Self, Values)> {
+        Self::up_with(workspace, script, folder, more, &[])
+    }
+
+    fn up_with(
+        workspace: &Workspace,
+        script: &str,
+        folder: &str,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<(Self, Values)> {
         let part = Self { script: workspace.script(script), folder: workspace.run.join(folder) };
-        let printed = part.call("up", more, None)?;
+        let mut command = part.command("up", more);
+        let printed = run(command.envs(environment.iter().copied()), None)?;
         let values = printed.lines().filter_map(|line| line.split_once('='));
         let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Ok((part, Values(values)))
@@ -28,9 +41,13 @@ impl Part {
 
     /// Blocking: scripts run in their own time.
     fn call(&self, verb: &str, more: &[&str], input: Option<&[u8]>) -> anyhow::Result<String> {
+        run(&mut self.command(verb, more), input)
+    }
+
+    fn command(&self, verb: &str, more: &[&str]) -> Command {
         let mut command = Command::new(&self.script);
         command.arg(verb).arg(&self.folder).args(more);
-        run(&mut command, input)
+        command
     }
 }
 
@@ -100,6 +117,35 @@ impl Kafka {
         Ok(Self { bootstrap: values.get("BOOTSTRAP_SERVERS")?, _part: part })
     }
 }
+
+/// A Kafka broker whose second listener is reached through a proxy alone.
+pub struct ProxiedKafka {
+    /// `host:port` of the listener that no proxy stands before.
+    pub direct: String,
+    /// The proxy; clients that start there stay there.
+    pub proxy: Proxy,
+    _part: Part,
+}
+
+impl ProxiedKafka {
+    /// Starts one, and its proxy.
+    ///
+    /// # Errors
+    /// What the script said; no port.
+    pub async fn up(workspace: &Workspace, folder: &str) -> anyhow::Result<Self> {
+        let proxy = Proxy::kafka(NOBODY).await?;
+        let (workspace, folder, port) = (workspace.clone(), folder.to_owned(), proxy.address().port().to_string());
+        let (part, values) = tokio::task::spawn_blocking(move || {
+            Part::up_with(&workspace, "kafka/kafka.sh", &folder, &[], &[("KAFKA_PROXY", &port)])
+        })
+        .await??;
+        proxy.forward_to(values.get("PROXIED")?.parse()?);
+        Ok(Self { direct: values.get("BOOTSTRAP_SERVERS")?, proxy, _part: part })
+    }
+}
+
+/// Where a proxy forwards to until it is told.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// Ceph's S3 gateway with a bucket `weir`.
 pub struct Rgw {

@@ -28,12 +28,22 @@ impl Workspace {
     /// # Errors
     /// The programs are not built, the folder cannot be made.
     pub fn new() -> anyhow::Result<Self> {
+        let workspace = Self::without_programs()?;
+        for name in ["weir", "weir-jobmanager", "weir-taskmanager"] {
+            let program = workspace.bin.join(name);
+            ensure!(program.is_file(), "{} is not built; run `make build`", program.display());
+        }
+        Ok(workspace)
+    }
+
+    /// The same for a test that starts none of the programs.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn without_programs() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are inside of the repository")?;
         let program = std::env::current_exe()?;
         let bin = program.parent().context("a program is in a folder")?.to_owned();
-        for name in ["weir", "weir-jobmanager", "weir-taskmanager"] {
-            ensure!(bin.join(name).is_file(), "{} is not built; run `make build`", bin.join(name).display());
-        }
         let temporary = std::env::temp_dir();
         for entry in std::fs::read_dir(&temporary)?.flatten() {
             let name = entry.file_name();

@@ -162,6 +162,8 @@ async fn write(
         }
         match fault {
             Some(Fault::Late(wait)) => return Ok(Some(End::Orphaned { wait, rest: bytes })),
+            Some(Fault::RequestLost) => return Ok(Some(End::Parties)),
+            Some(Fault::RequestWithheld(wait)) => sleep(wait).await,
             Some(Fault::HalfDelivered) => {
                 to.write_all(&bytes[..bytes.len() / 2]).await?;
                 return Ok(Some(End::Parties));

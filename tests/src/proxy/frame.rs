@@ -47,6 +47,15 @@ impl Head {
     }
 }
 
+/// What the client calls itself (`client.id`), from a whole frame; empty if it does not say.
+#[must_use]
+pub fn client_id(frame: &[u8]) -> String {
+    // A nullable string: its length in two bytes, negative for none.
+    let length = frame.get(12..14).map(|bytes| i16::from_be_bytes([bytes[0], bytes[1]]));
+    let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    frame.get(14..14 + length).map_or_else(String::new, |name| String::from_utf8_lossy(name).into_owned())
+}
+
 /// Reads one frame, its length included; `None` at a clean end. Not cancel safe: a frame begun is lost.
 ///
 /// # Errors

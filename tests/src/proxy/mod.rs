@@ -56,10 +56,12 @@ impl Default for Link {
 /// A request that was disturbed.
 #[derive(Clone, Debug)]
 pub struct Injected {
-    /// Since the proxy started.
-    pub at: Duration,
+    /// When it came in.
+    pub at: Instant,
     /// The request.
     pub head: frame::Head,
+    /// Whose (`client.id`).
+    pub client: String,
     /// Counted by kind, from 0.
     pub nth: u64,
     /// What happened to it.
@@ -79,7 +81,6 @@ struct Shared {
     upstream: Mutex<SocketAddr>,
     link: watch::Sender<Link>,
     cut: watch::Sender<Cut>,
-    started: Instant,
     /// Whether requests are read frame by frame.
     frames: bool,
     requests: Mutex<Requests>,
@@ -126,7 +127,6 @@ impl Proxy {
             upstream: Mutex::new(upstream),
             link: watch::Sender::new(Link::default()),
             cut: watch::Sender::new(Cut::Close),
-            started: Instant::now(),
             frames,
             requests: Mutex::default(),
         });
@@ -201,7 +201,8 @@ impl Shared {
         let fault = requests.plan.as_ref()?.fault(head.api_key, nth)?;
         *requests.counts.entry((head.api_key, fault.name())).or_default() += 1;
         if requests.injected.len() < MAX_INJECTED {
-            requests.injected.push(Injected { at: self.started.elapsed(), head, nth, fault });
+            let client = frame::client_id(frame);
+            requests.injected.push(Injected { at: Instant::now(), head, client, nth, fault });
         }
         Some(fault)
     }

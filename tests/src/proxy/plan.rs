@@ -9,11 +9,16 @@ use super::frame;
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// The broker never gets it; both connections end.
+    RequestLost,
     /// The broker gets it; the client's connection ends before the answer.
     AnswerLost,
     /// The client's connection ends at once; the broker gets the request this much later. The dangerous one: it may then
     /// arrive inside of a later transaction of the same epoch.
     Late(Duration),
+    /// This and later requests of the connection reach the broker only after this time. If that is longer than the
+    /// client's socket time-out it has given the connection up, and they arrive all the same.
+    RequestWithheld(Duration),
     /// The broker gets the first half, then both connections end.
     HalfDelivered,
     /// The broker gets it; this and later answers reach the client only after this time.
@@ -25,6 +30,8 @@ impl Fault {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::RequestLost => "request_lost",
+            Self::RequestWithheld(_) => "request_withheld",
             Self::AnswerLost => "answer_lost",
             Self::Late(_) => "late",
             Self::HalfDelivered => "half_delivered",
@@ -75,10 +82,12 @@ impl Plan {
             Duration::from_millis(if start < end { random.random_range(start..end) } else { start })
         };
         let delay = delay();
-        Some(match random.random_range(0..4) {
-            0 => Fault::AnswerLost,
-            1 => Fault::Late(delay),
-            2 => Fault::HalfDelivered,
+        Some(match random.random_range(0..6) {
+            0 => Fault::RequestLost,
+            1 => Fault::AnswerLost,
+            2 => Fault::Late(delay),
+            3 => Fault::RequestWithheld(delay),
+            4 => Fault::HalfDelivered,
             _ => Fault::AnswerWithheld(delay),
         })
     }

@@ -260,6 +260,43 @@ async fn half_a_request_is_half_a_request() {
 }
 
 #[tokio::test]
+async fn a_lost_request_is_never_heard() {
+    let (address, mut saw, _task) = broker().await;
+    let proxy = Proxy::kafka(address).await.expect("a port");
+    proxy.disturb(Some(plan(frame::PRODUCE, 0, "request_lost")));
+    let mut client = connect(&proxy).await;
+    client.write_all(&request(frame::PRODUCE, 1, 100)).await.expect("sent");
+    assert_eq!(soon(answered(&mut client)).await, None);
+    assert_eq!(soon(saw.recv()).await.expect("seen").1, Saw::End(0));
+}
+
+#[tokio::test]
+async fn a_withheld_request_arrives_although_its_client_has_given_up() {
+    let (address, mut saw, _task) = broker().await;
+    let proxy = Proxy::kafka(address).await.expect("a port");
+    proxy.disturb(Some(plan(frame::END_TXN, 300, "request_withheld")));
+    let mut client = connect(&proxy).await;
+    let sent = Instant::now();
+    client.write_all(&request(frame::END_TXN, 1, 30)).await.expect("sent");
+    assert!(timeout(NOTHING, answered(&mut client)).await.is_err(), "the connection stays, without an answer");
+    drop(client);
+    let (at, heard) = soon(saw.recv()).await.expect("seen");
+    assert_eq!(heard, Saw::Frame(request(frame::END_TXN, 1, 30)));
+    assert!(at.duration_since(sent) >= Duration::from_millis(300), "{:?}", at.duration_since(sent));
+}
+
+#[test]
+fn a_frame_says_whose_it_is() {
+    let mut frame = request(frame::END_TXN, 1, 0);
+    assert_eq!(frame::client_id(&frame), "", "too short to say");
+    frame.extend([0, 5]);
+    frame.extend(b"weir-and more");
+    assert_eq!(frame::client_id(&frame), "weir-");
+    frame[12..14].copy_from_slice(&[0xff, 0xff]);
+    assert_eq!(frame::client_id(&frame), "", "null");
+}
+
+#[tokio::test]
 async fn a_withheld_answer_comes_in_the_end() {
     let (address, mut saw, _task) = broker().await;
     let proxy = Proxy::kafka(address).await.expect("a port");
@@ -294,12 +331,12 @@ fn a_plan_is_its_seed() {
     assert_ne!(one, other);
     let share = one.iter().flatten().count() as f64 / 4000.0;
     assert!((0.25..0.35).contains(&share), "{share}");
-    for name in ["answer_lost", "late", "half_delivered", "answer_withheld"] {
+    for name in ["request_lost", "answer_lost", "late", "request_withheld", "half_delivered", "answer_withheld"] {
         let count = one.iter().flatten().filter(|fault| fault.name() == name).count();
-        assert!(count > 200, "{name}: {count} of 4000");
+        assert!(count > 130, "{name}: {count} of 4000");
     }
     for fault in one.iter().flatten() {
-        if let Fault::Late(delay) | Fault::AnswerWithheld(delay) = fault {
+        if let Fault::Late(delay) | Fault::RequestWithheld(delay) | Fault::AnswerWithheld(delay) = fault {
             assert!((100..2000).contains(&delay.as_millis()), "{delay:?}");
         }
     }
