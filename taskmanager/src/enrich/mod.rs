@@ -18,6 +18,7 @@ mod validate;
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 
+pub(crate) use self::output::FRAMING_BYTES;
 pub use self::{
     job::{enrich_one, enricher_for},
     reconcile::{ReconcileEnricher, Schemas},
@@ -53,9 +54,16 @@ pub trait Enricher: Send + Sync + 'static {
     async fn enrich(&self, record: &SourceRecord) -> Outcome;
 
     /// The error event of a record whose result could not be made or produced: the runtime's own failures (a panic in
-    /// [`Enricher::enrich`], an output that the broker refuses). `None` when there is no way to say it; the record is
-    /// then counted as an error and logged.
-    fn error_event(&self, _record: &SourceRecord, _error_type: &'static str, _message: &str) -> Option<OutputRecord> {
+    /// [`Enricher::enrich`], an output that the broker refuses). `bytes_max`: what the error topic takes now, if that
+    /// is known better than at the start. `None` when there is no way to say it; the record is then counted as an error
+    /// and logged.
+    fn error_event(
+        &self,
+        _record: &SourceRecord,
+        _error_type: &'static str,
+        _message: &str,
+        _bytes_max: Option<u64>,
+    ) -> Option<OutputRecord> {
         None
     }
 

@@ -233,13 +233,18 @@ impl ReconcileEnricher {
         Ok(OutputRecord { destination: Destination::Sink, key, value: Bytes::from(value), timestamp_ms })
     }
 
-    fn error_record(&self, record: &SourceRecord, fault: &Fault) -> OutputRecord {
+    fn error_record(&self, record: &SourceRecord, fault: &Fault, bytes_max: Option<u64>) -> OutputRecord {
         let now = Timestamp::now();
         let raw = record.value.as_deref();
         // Parsed once more: errors are rare, and what was parsed first has been edited since.
         let input = event::parse(raw).ok();
         let key = input.as_ref().and_then(|event| output::message_key(&self.error_sink, event).ok()).flatten();
-        let limit = usize::try_from(self.error_sink.max_message_bytes).unwrap_or(usize::MAX);
+        let limit = match (self.error_sink.max_message_bytes, bytes_max) {
+            (known, None) => known,
+            (0, Some(now)) => now,
+            (known, Some(now)) => known.min(now),
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let bytes_max = if limit == 0 {
             0
         } else {
@@ -267,13 +272,19 @@ impl Enricher for ReconcileEnricher {
 
     async fn enrich(&self, record: &SourceRecord) -> Outcome {
         self.work(record).await.unwrap_or_else(|fault| {
-            let output = Some(self.error_record(record, &fault));
+            let output = Some(self.error_record(record, &fault, None));
             Outcome { kind: OutcomeKind::Error, output, error_type: Some(fault.error_type) }
         })
     }
 
-    fn error_event(&self, record: &SourceRecord, error_type: &'static str, message: &str) -> Option<OutputRecord> {
-        Some(self.error_record(record, &Fault::permanent(error_type, message)))
+    fn error_event(
+        &self,
+        record: &SourceRecord,
+        error_type: &'static str,
+        message: &str,
+        bytes_max: Option<u64>,
+    ) -> Option<OutputRecord> {
+        Some(self.error_record(record, &Fault::permanent(error_type, message), bytes_max))
     }
 
     fn stats(&self) -> EnricherStats {

@@ -89,6 +89,6 @@ fn record_bytes(record: &SourceRecord) -> u64 {
 fn panicked(enricher: &dyn Enricher, record: &SourceRecord) -> Outcome {
     let position = record.topic_partition();
     error!(%position, offset = record.offset, "enrichment panicked, the record becomes an error event; please report this");
-    let output = enricher.error_event(record, "internal_error", "the enrichment of this record panicked");
+    let output = enricher.error_event(record, "internal_error", "the enrichment of this record panicked", None);
     Outcome { kind: OutcomeKind::Error, output, error_type: Some("internal_error") }
 }

@@ -25,6 +25,7 @@ use weir_common::{
 
 use super::{
     doubt::{Doubt, DoubtingContext},
+    limits::Limits,
     output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
 };
 use crate::{
@@ -48,6 +49,9 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Metadata of one `send_offsets_to_transaction`: the broker refuses about 1 MB.
 const OFFSETS_BYTES: usize = 512 * 1024;
 
+/// librdkafka's name of the bytes in a batch.
+const BATCH_SIZE: &str = "batch.size";
+
 type Client = ThreadedProducer<SinkContext>;
 
 /// See [`Output`].
@@ -59,6 +63,11 @@ pub struct KafkaOutput {
     errors_elsewhere: Option<Client>,
     /// Exactly-once: reads progress and names its group.
     progress: Option<BaseConsumer<LoggingContext>>,
+    /// Asks for the topics' limits: of the sink, of the error sink.
+    admin: [ClientConfig; 2],
+    limits: Limits,
+    /// The broker has refused something for what it is.
+    limits_stale: bool,
 }
 
 impl KafkaOutput {
@@ -81,6 +90,9 @@ impl KafkaOutput {
             producer: None,
             errors_elsewhere,
             progress,
+            admin: [kafka::sink_admin(config), kafka::error_producer(config).unwrap_or(kafka::sink_admin(config))],
+            limits: Limits::default(),
+            limits_stale: false,
             job,
         })
     }
@@ -107,6 +119,42 @@ impl KafkaOutput {
         self.producer.as_ref().ok_or_else(|| Failure::Doubt(Doubt::FailedCall("there is no producer".to_owned())))
     }
 
+    /// After a refusal: the limits as they are now, and batches inside of them from the next producer on. A refused batch
+    /// is not split, so one over the limit would fail records that are not.
+    async fn refresh_limits(&mut self) {
+        if std::mem::take(&mut self.limits_stale) {
+            for (admin, topic) in self.admin.iter().zip([&self.job.sink_topic, &self.job.error_topic]) {
+                self.limits.read(admin, topic, Instant::now()).await;
+            }
+        }
+        let batch = self.producer_config.get(BATCH_SIZE).and_then(|bytes| bytes.parse().ok());
+        if let (Some(limit), Some(batch)) = (self.limits.least(), batch)
+            && limit < batch
+        {
+            self.producer_config.set(BATCH_SIZE, limit.to_string());
+        }
+    }
+
+    /// Why the topic would not take this record, as far as is known.
+    async fn refusal(&mut self, output: &OutputRecord) -> Option<String> {
+        self.refresh_limits().await;
+        let topic = self.topic(output.destination).to_owned();
+        self.limits.refusal(&topic, output)?;
+        if self.limits.are_old(Instant::now()) {
+            // Somebody may have raised it again.
+            self.limits_stale = true;
+            self.refresh_limits().await;
+        }
+        self.limits.refusal(&topic, output)
+    }
+
+    fn topic(&self, destination: Destination) -> &str {
+        match destination {
+            Destination::Sink => &self.job.sink_topic,
+            Destination::ErrorSink => &self.job.error_topic,
+        }
+    }
+
     fn client_for(&self, destination: Destination) -> Result<(&Client, &str), Failure> {
         match (destination, &self.errors_elsewhere) {
             (Destination::Sink, _) => Ok((self.producer()?, &self.job.sink_topic)),
@@ -119,6 +167,7 @@ impl KafkaOutput {
 impl Output for KafkaOutput {
     async fn open(&mut self) -> Result<(), Failure> {
         discard(self.producer.take());
+        self.refresh_limits().await;
         let producer =
             create(&self.producer_config, "sink").map_err(|error| failure("the producer cannot be made", error))?;
         if self.is_exactly_once() {
@@ -136,6 +185,9 @@ impl Output for KafkaOutput {
     }
 
     async fn produce(&mut self, number: usize, record: &SourceRecord, output: &OutputRecord) -> Result<(), Refusal> {
+        if let Some(reason) = self.refusal(output).await {
+            return Err(Refusal::Record(reason));
+        }
         let (client, topic) = self.client_for(output.destination).map_err(Refusal::Producer)?;
         let deliveries = &client.context().deliveries;
         let mut message = BaseRecord::with_opaque_to(topic, number)
@@ -161,6 +213,7 @@ impl Output for KafkaOutput {
         let clients = [self.producer.as_ref(), self.errors_elsewhere.as_ref()];
         let mut failed: Vec<_> =
             clients.into_iter().flatten().flat_map(|client| client.context().deliveries.settle()).collect();
+        self.limits_stale |= failed.iter().any(|undelivered| undelivered.cause == Cause::Content);
         // A fenced producer purges what it has: its records fail for that, and only the client knows why.
         if let (false, Some(reason)) = (failed.is_empty(), self.fenced()) {
             for undelivered in &mut failed {
@@ -228,6 +281,10 @@ impl Output for KafkaOutput {
             entries.push(entry);
         }
         Ok(entries)
+    }
+
+    fn limit(&self, destination: Destination) -> Option<u64> {
+        self.limits.of(self.topic(destination))
     }
 
     fn doubt(&self) -> Option<Doubt> {

@@ -4,6 +4,7 @@
 pub(crate) mod inbox;
 pub(crate) mod kafka;
 pub(crate) mod lease;
+mod limits;
 pub(crate) mod output;
 pub(crate) mod report;
 pub(crate) mod writer;

@@ -5,7 +5,7 @@ use std::future::Future;
 use weir_common::{progress::entry::ProgressEntry, split::SplitId};
 
 use super::doubt::Doubt;
-use crate::record::{OutputRecord, SourceRecord};
+use crate::record::{Destination, OutputRecord, SourceRecord};
 
 /// A split's progress entry and the partition of the progress topic that keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,11 @@ pub trait Output {
         &mut self,
         splits: &[(SplitId, i32)],
     ) -> impl Future<Output = Result<Vec<ProgressEntry>, Failure>>;
+
+    /// What one message to this destination may have, bytes, where it was read again since the broker refused something.
+    fn limit(&self, _destination: Destination) -> Option<u64> {
+        None
+    }
 
     /// What puts this producer in doubt, as its callbacks saw it.
     fn doubt(&self) -> Option<Doubt>;

@@ -7,6 +7,7 @@ mod fixtures;
 mod leadership;
 mod lifecycle;
 mod operations;
+mod poison;
 mod rescale;
 mod storage;
 mod stub;
@@ -53,6 +54,7 @@ cases! {
     operations::suspend_and_reset, "suspend", "suspended over a restart of the jobmanager, resumed, reset: every input twice and no more";
     operations::offsets_gone, "offsets-gone", "records deleted before they were read: typed failure, others go on, a reset heals";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
+    poison::refused, "poison", "records over a limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";
     lifecycle::second_jobmanager, "second-jobmanager", "a second job of the same name is refused while the first lives";
     stub::holds_what_the_checker_expects, "stub-wiki", "the stub wiki holds what the checker expects of it";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     config::RDKafkaLogLevel,
     producer::{FutureProducer, FutureRecord},
@@ -22,6 +22,9 @@ pub struct Input {
     pub value: Option<Vec<u8>>,
 }
 
+/// Replication.
+const BROKER_DEFAULT: TopicReplication<'static> = TopicReplication::Fixed(-1);
+
 fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set_log_level(RDKafkaLogLevel::Critical);
@@ -35,12 +38,26 @@ fn config(bootstrap: &str) -> ClientConfig {
 pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
     let topics: Vec<NewTopic<'_>> =
-        topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1))).collect();
+        topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, BROKER_DEFAULT)).collect();
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     for result in admin.create_topics(&topics, &options).await? {
         if let Err((topic, why)) = result {
             bail!("cannot create topic {topic}: {why}");
         }
+    }
+    Ok(())
+}
+
+/// Sets a topic's `max.message.bytes`; its other settings become the broker's.
+///
+/// # Errors
+/// The broker refuses.
+pub async fn set_topic_limit(bootstrap: &str, topic: &str, bytes: u32) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let bytes = bytes.to_string();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+    for result in admin.alter_configs(&[change], &AdminOptions::new()).await? {
+        result.map_err(|(_, why)| anyhow::anyhow!("max.message.bytes of {topic} cannot be set: {why}"))?;
     }
     Ok(())
 }

@@ -120,7 +120,7 @@ impl<O: Output, C: Clock> Writer<O, C> {
         for Undelivered { number, cause, .. } in failed {
             if let Some(kept) = self.kept.get_mut(&number) {
                 kept.sent = false;
-                kept.suspect |= cause == Cause::Content && !kept.replaced;
+                kept.suspect |= cause == Cause::Content;
             }
         }
         Err(Failure::Doubt(Doubt::FailedDelivery(reason)))

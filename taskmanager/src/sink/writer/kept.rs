@@ -8,8 +8,10 @@ use weir_common::counters::{OutcomeKind, SplitCounters};
 use super::Writer;
 use crate::{
     budget::Held,
+    clock::Clock,
     pipeline::cell::SplitCell,
     record::{Destination, OutputRecord, SourceRecord},
+    sink::output::Output,
 };
 
 pub(super) struct Kept {
@@ -22,13 +24,16 @@ pub(super) struct Kept {
     pub(super) sent: bool,
     /// The broker refused a batch that it was in: it goes alone next time.
     pub(super) suspect: bool,
-    /// It is the error event that stands for a refused output.
-    pub(super) replaced: bool,
+    /// How often something smaller took its place.
+    pub(super) replacements: u8,
 }
 
-impl<O, C> Writer<O, C> {
-    /// A record that Kafka does not take for what it is: its error event goes instead, and if that is refused too, nothing
-    /// does. Counted and logged with its position: never silent, never for ever.
+/// The output's error event, and once more one that is cut to what the topic takes.
+const REPLACEMENTS_MAX: u8 = 2;
+
+impl<O: Output, C: Clock> Writer<O, C> {
+    /// A record that Kafka does not take for what it is: its error event goes instead, a shorter one if that is refused
+    /// too, and then nothing does. Counted and logged with its position: never silent, never for ever.
     pub(super) fn replace(&mut self, number: usize, reason: &str) {
         let Some(kept) = self.kept.get_mut(&number) else { return };
         let split = self.splits.get_mut(&kept.cell.id);
@@ -38,18 +43,21 @@ impl<O, C> Writer<O, C> {
         }
         self.metrics.refused_record();
         let position = kept.record.topic_partition();
-        let error_event = if kept.replaced || kept.output.destination == Destination::ErrorSink {
+        let what = if kept.output.destination == Destination::Sink { "output" } else { "error event" };
+        let error_event = if kept.replacements >= REPLACEMENTS_MAX {
             None
         } else {
-            let message = format!("Kafka refused the output of this record: {reason}");
-            self.enricher.error_event(&kept.record, "output_refused", &message)
+            let message = format!("Kafka refused the {what} of this record: {reason}");
+            let bytes_max = self.output.limit(Destination::ErrorSink);
+            self.enricher.error_event(&kept.record, "output_refused", &message, bytes_max)
         };
         let offset = kept.record.offset;
         if let Some(output) = error_event {
-            warn!(%position, offset, reason, "Kafka refused an output, its error event goes instead");
-            (kept.output, kept.replaced, kept.suspect, kept.sent) = (output, true, false, false);
+            warn!(%position, offset, reason, "Kafka refused an {what}, an error event goes instead");
+            (kept.output, kept.suspect, kept.sent) = (output, false, false);
+            kept.replacements += 1;
         } else {
-            error!(%position, offset, reason, "Kafka refused an error event, nothing is produced for this record");
+            error!(%position, offset, reason, "Kafka refused an {what}, nothing is produced for this record");
             if let Some(kept) = self.kept.remove(&number) {
                 self.kept_bytes -= kept.held.bytes();
             }

@@ -218,7 +218,7 @@ impl<O: Output, C: Clock> Writer<O, C> {
         self.next_number = self.next_number.wrapping_add(1);
         self.kept_bytes += held.bytes();
         let kept =
-            Kept { cell, record, output, kind: outcome.kind, held, sent: false, suspect: false, replaced: false };
+            Kept { cell, record, output, kind: outcome.kind, held, sent: false, suspect: false, replacements: 0 };
         self.kept.insert(number, kept);
         self.produce(number).await
     }

@@ -61,8 +61,21 @@ enum Fault {
     Fenced,
 }
 
+/// Of the record that the broker does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Refuses {
+    /// Its output.
+    #[default]
+    Outputs,
+    /// Its error event too, unless that is cut.
+    LongErrorEvents,
+    /// Whatever stands for it.
+    All,
+}
+
 #[derive(Default)]
 struct Broker {
+    refuses: Refuses,
     /// Source offset and destination of visible records, in order.
     visible: Vec<(i64, Destination)>,
     entries: BTreeMap<i32, ProgressEntry>,
@@ -118,7 +131,12 @@ impl Output for Fake {
         if record.offset == POISON && output.value.as_ref() == b"too large for the client" {
             return Err(Refusal::Record("too large".to_owned()));
         }
-        if record.offset == POISON && output.value.as_ref() == b"too large for the broker" {
+        let is_refused = match output.value.as_ref() {
+            b"too large for the broker" => true,
+            b"cut" => self.broker().refuses == Refuses::All,
+            _ => output.destination == Destination::ErrorSink && self.broker().refuses != Refuses::Outputs,
+        };
+        if record.offset == POISON && is_refused {
             // Its whole batch fails with it.
             let batch = std::mem::take(&mut self.transaction);
             let numbers = batch.into_iter().map(|(number, ..)| number).chain([number]);
@@ -173,6 +191,10 @@ impl Output for Fake {
         Ok(splits.iter().filter_map(|(_, partition)| broker.entries.get(partition).cloned()).collect())
     }
 
+    fn limit(&self, destination: Destination) -> Option<u64> {
+        (destination == Destination::ErrorSink && self.broker().refuses != Refuses::Outputs).then_some(100)
+    }
+
     fn doubt(&self) -> Option<Doubt> {
         self.doubt.clone()
     }
@@ -196,8 +218,14 @@ impl Enricher for Job {
         Outcome { kind: OutcomeKind::Dropped, output: None, error_type: None }
     }
 
-    fn error_event(&self, _: &SourceRecord, _: &'static str, message: &str) -> Option<OutputRecord> {
-        Some(output(Destination::ErrorSink, message))
+    fn error_event(
+        &self,
+        _: &SourceRecord,
+        _: &'static str,
+        message: &str,
+        bytes_max: Option<u64>,
+    ) -> Option<OutputRecord> {
+        Some(output(Destination::ErrorSink, if bytes_max.is_some() { "cut" } else { message }))
     }
 }
 
@@ -401,6 +429,31 @@ fn a_record_that_the_broker_refuses_takes_no_innocent_ones_with_it() {
         visible.sort_unstable();
         visible.dedup();
         assert_eq!((visible, bench.errors()), (vec![10, 11, 12, POISON, 14], vec![POISON]), "{guarantee:?}");
+    }
+}
+
+#[test]
+fn an_error_event_that_is_refused_too_is_cut_and_at_last_given_up() {
+    for (guarantee, refuses, errors) in [
+        (ExactlyOnce, Refuses::LongErrorEvents, vec![POISON]),
+        (ExactlyOnce, Refuses::All, vec![]),
+        (AtLeastOnce, Refuses::LongErrorEvents, vec![POISON]),
+        (AtLeastOnce, Refuses::All, vec![]),
+    ] {
+        let mut bench = Bench::new(guarantee, &[]);
+        bench.broker.lock().expect("no panic").refuses = refuses;
+        bench.pass(10..12);
+        bench.admit([POISON]);
+        bench.finish(POISON, "too large for the broker").expect("not fenced");
+        bench.pass(14..15);
+        bench.cut().expect("ends");
+        let mut visible = bench.visible();
+        visible.retain(|offset| *offset != POISON);
+        visible.sort_unstable();
+        visible.dedup();
+        assert_eq!((visible, bench.errors()), (vec![10, 11, 14], errors), "{guarantee:?}, {refuses:?}");
+        assert!(bench.broker.lock().expect("no panic").opens <= 5, "{guarantee:?}, {refuses:?}: no loop");
+        assert_eq!(bench.cell.progress(), Progress::at(15), "{guarantee:?}, {refuses:?}: nobody waits for it");
     }
 }
 
