@@ -84,6 +84,12 @@ pub enum Action {
         /// Progress to write.
         splits: SplitStates,
     },
+    /// Write progress as it is (nobody owns a split now), so that the broker does not forget it; then as for
+    /// `WriteProgress`.
+    RenewProgress {
+        /// Progress to write.
+        splits: SplitStates,
+    },
     /// Store a snapshot; then `SnapshotStored` or `SnapshotFailed`.
     StoreSnapshot {
         /// Its number.

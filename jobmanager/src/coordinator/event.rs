@@ -167,6 +167,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// It is long ago that progress of a job that rests was committed.
+    RenewalDue,
     /// A taskmanager cannot read splits that it owns.
     SplitsFailed {
         /// Who.

@@ -193,6 +193,7 @@ impl Coordinator {
             Event::ResumeRequested { request } => self.resume_requested(request),
             Event::RestRecorded => self.rest_recorded(),
             Event::ResetRequested { request, splits, allowed } => self.reset_requested(request, splits, allowed),
+            Event::RenewalDue => self.renew(),
             Event::ProgressWritten => self.progress_written(),
             Event::ProgressWriteFailed { reason } => self.progress_write_failed(&reason),
             Event::AbortRequested { request, slot } => self.abort_requested(request, slot),

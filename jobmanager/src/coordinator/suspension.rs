@@ -29,6 +29,10 @@ pub(super) enum Phase {
         splits: SplitStates,
         reply: Reply,
     },
+    /// At rest; its progress is being written once more.
+    Renewing {
+        splits: SplitStates,
+    },
     /// At rest; a checkpoint of it is being stored.
     Suspending {
         request: RequestId,
@@ -192,6 +196,18 @@ impl Coordinator {
         }
     }
 
+    /// Who owns a split commits its progress anew each day. While a job rests nobody does, and a broker forgets offsets that
+    /// are older than `offsets.retention.minutes`.
+    pub(super) fn renew(&mut self) {
+        let at_rest = self.rest.is_some() && matches!(self.phase, Phase::Running);
+        if !at_rest || !self.settings.exactly_once || self.splits.values().any(|split| split.owner != Owner::Nobody) {
+            return;
+        }
+        let splits: SplitStates = self.splits.iter().map(|(id, split)| (id.clone(), split.state.clone())).collect();
+        self.actions.push(Action::RenewProgress { splits: splits.clone() });
+        self.phase = Phase::Renewing { splits };
+    }
+
     /// Splits that a rewind would take behind what is finished, with the records that would be done again.
     fn replayed(&self, splits: &SplitStates) -> BTreeMap<SplitId, Replay> {
         let mut replayed = BTreeMap::new();
@@ -209,6 +225,9 @@ impl Coordinator {
     }
 
     pub(super) fn progress_written(&mut self) {
+        if let Phase::Renewing { .. } = self.phase {
+            self.phase = Phase::Running;
+        }
         let Phase::Restoring { request, splits, reply } = std::mem::replace(&mut self.phase, Phase::Running) else {
             return;
         };
@@ -225,6 +244,12 @@ impl Coordinator {
 
     /// Some of it may be written: what stands in Kafka decides.
     pub(super) fn progress_write_failed(&mut self, reason: &str) {
+        if let Phase::Renewing { splits } = &mut self.phase {
+            // Each write is read back: what was written is what is there, or nothing was.
+            let splits = std::mem::take(splits);
+            self.phase = Phase::Running;
+            return self.free(splits.into_keys().collect());
+        }
         let Phase::Restoring { request, splits, .. } = std::mem::replace(&mut self.phase, Phase::Running) else {
             return;
         };

@@ -61,7 +61,7 @@ impl Coordinator {
     pub fn job_state(&self) -> &'static str {
         match &self.phase {
             Phase::Running if self.splits.is_empty() => "INITIALIZING",
-            Phase::Running | Phase::Recording { .. } => match self.rest {
+            Phase::Running | Phase::Renewing { .. } | Phase::Recording { .. } => match self.rest {
                 Some(Rest::Suspended) => "SUSPENDED",
                 Some(Rest::Failed { .. }) => "FAILED",
                 None if matches!(self.phase, Phase::Recording { .. }) => "SUSPENDING",

@@ -72,6 +72,7 @@ impl Runtime {
                 }
                 self.record_then(Then::WriteProgress { splits });
             }
+            Action::RenewProgress { splits } => self.write_progress(splits),
             Action::StoreSnapshot { checkpoint, kind, splits } => self.store_snapshot(checkpoint, kind, splits),
             Action::Reply { request, reply } => self.reply(request, reply),
             Action::MirrorLag { cursors } => {

@@ -139,7 +139,7 @@ enum Command {
     Recorded { result: Result<BTreeSet<weir_common::ids::SlotId>, String> },
     /// A failed record is to be written again.
     RecordAgain,
-    /// The record is written again, so that Kafka does not forget it.
+    /// The record is written again, and the progress of a job that rests, so that Kafka does not forget them.
     RenewRecord,
     /// Log end offsets were read.
     LogEnds { ends: BTreeMap<TopicPartition, i64> },
@@ -332,6 +332,7 @@ impl Runtime {
             Command::RenewRecord => {
                 self.recorder.renew();
                 self.record_then(Then::Renewed);
+                self.apply(Event::RenewalDue);
             }
             Command::LogEnds { ends } => self.log_ends.extend(ends),
             Command::Discovered { splits } => {

@@ -172,3 +172,21 @@ fn a_reset_says_what_would_come_of_it_and_moves_only_what_is_meant() {
     let cursors: Vec<i64> = scene.coordinator.states().values().map(|state| state.progress.cursor).collect();
     assert_eq!((cursors, scene.count("a")), (vec![50, 20], 2));
 }
+
+#[test]
+fn progress_of_a_job_that_rests_is_committed_again_and_nothing_is_handed_out_meanwhile() {
+    let mut scene = Scene::new(settings(), 1, 2);
+    scene.join("a");
+    assert_eq!(scene.event(Event::RenewalDue), [], "who works commits by itself");
+    let actions = scene.event(Event::SuspendRequested { request: REQUEST });
+    scene.settle(actions);
+    let before = scene.coordinator.states();
+    let renewed = scene.event(Event::RenewalDue);
+    assert_eq!(renewed, [Action::RenewProgress { splits: before.clone() }]);
+    let rejected = scene.event(Event::ResumeRequested { request: REQUEST });
+    assert!(matches!(&rejected[..], [Action::Reply { reply: Reply::Rejected { .. }, .. }]), "{rejected:?}");
+    assert_eq!(scene.event(Event::ProgressWritten), []);
+    let actions = scene.event(Event::ResumeRequested { request: REQUEST });
+    scene.settle(actions);
+    assert_eq!((scene.coordinator.job_state(), scene.count("a"), scene.coordinator.states()), ("RUNNING", 2, before));
+}
