@@ -14,14 +14,16 @@
 //! What snapshots mean that cannot be used is in [`storage`].
 
 pub mod storage;
+pub mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_common::{
     ids::{CheckpointId, LeaderEpoch, SlotId},
-    split::{SplitId, SplitsPerPartition, TopicPartition},
+    split::{SplitId, SplitsPerPartition, TopicName, TopicPartition},
 };
 
+use self::topics::{KnownTopics, TopicIds};
 use crate::{
     coordinator::event::{SplitState, SplitStates},
     store::keys::SnapshotId,
@@ -40,6 +42,8 @@ pub struct JobRecord {
     pub rewound: Option<SnapshotId>,
     /// An operator suspended the job.
     pub suspended: bool,
+    /// The source topics that the progress belongs to.
+    pub topics: KnownTopics,
 }
 
 /// The newest snapshot, as far as a start needs it.
@@ -64,6 +68,8 @@ pub struct Facts {
     pub splits_per_partition: SplitsPerPartition,
     /// The source's partitions, each with the offset of the configured start.
     pub partitions: BTreeMap<TopicPartition, i64>,
+    /// The source's topics, as far as their ids are known.
+    pub topics: TopicIds,
     /// Exactly-once, and not the job's first start.
     pub record: Option<JobRecord>,
     /// Progress in Kafka, of all splits that ever were.
@@ -110,6 +116,11 @@ pub struct Plan {
     pub rewound: Option<SnapshotId>,
     /// Carried over, see [`JobRecord::suspended`].
     pub suspended: bool,
+    /// See [`JobRecord::topics`].
+    pub topics: KnownTopics,
+    /// Topics that were made anew since, with what to tell the operator: nothing of them is read before an operator has said
+    /// where to go on.
+    pub recreated: BTreeMap<TopicName, String>,
     /// For log and status.
     pub findings: Vec<Finding>,
 }
@@ -151,6 +162,10 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
     let overwrites = facts.exactly_once && !(sorted.behind.is_empty() && sorted.missing.is_empty());
     let epochs = [facts.record.as_ref().map(|record| record.leader_epoch), facts.snapshot.as_ref().map(|s| s.id.epoch)];
     let last_checkpoint = facts.snapshot.as_ref().map_or(CheckpointId(0), |snapshot| snapshot.id.checkpoint);
+    let mut topics = facts.record.as_ref().map(|record| record.topics.clone()).unwrap_or_default();
+    let recreated = topics.compare(&facts.topics);
+    let mut findings = sorted.findings(facts);
+    findings.extend(recreated.values().map(|text| Finding { severity: Severity::Warning, text: text.clone() }));
     let mut to_write = Vec::new();
     if facts.exactly_once {
         to_write = [&sorted.behind, &sorted.missing, &sorted.fresh].into_iter().flatten().cloned().collect();
@@ -166,7 +181,9 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         to_write,
         rewound: facts.record.as_ref().and_then(|record| record.rewound),
         suspended: facts.record.as_ref().is_some_and(|record| record.suspended),
-        findings: sorted.findings(facts),
+        topics,
+        recreated,
+        findings,
     })
 }
 
@@ -299,6 +316,7 @@ pub(crate) mod tests {
             slots: [SlotId(0), SlotId(1)].into(),
             rewound: None,
             suspended: false,
+            topics: KnownTopics::default(),
         };
         let stored = |cursor| SnapshotFacts {
             id: id(3, 30),
@@ -309,6 +327,7 @@ pub(crate) mod tests {
         Facts {
             exactly_once: true,
             splits_per_partition: count(TWO),
+            topics: TopicIds::new(),
             partitions: [(TopicPartition { topic: "t".into(), partition: 0 }, 5)].into(),
             record: progress.map(|_| record),
             progress: progress.map(both).unwrap_or_default(),

@@ -1,10 +1,13 @@
 //! From a configuration to a running job: what is checked before a port is bound, and how a leadership begins.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use weir_common::{
     config::{Config, HighAvailabilityType, StartingOffsets},
-    split::{SplitId, TopicPartition},
+    split::{SplitId, TopicName, TopicPartition},
     streams::{self, ResolvedStreams, StreamsError},
 };
 use weir_proto::v1;
@@ -14,7 +17,7 @@ use crate::{
     kafka::{self, Kafka, KafkaBackend, KafkaProblem, LockLeadership, ProgressIndex},
     leadership::{self, Leadership, Term, storage::StorageLeadership},
     runtime::Parts,
-    start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts},
+    start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts, topics::TopicIds},
     store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot, survey::Survey},
 };
 
@@ -190,6 +193,7 @@ async fn facts(
         exactly_once,
         splits_per_partition: config.job.splits_per_partition,
         partitions: BTreeMap::new(),
+        topics: BTreeMap::new(),
         record: None,
         progress: BTreeMap::new(),
         snapshot,
@@ -200,8 +204,23 @@ async fn facts(
         facts.record = kafka.read_record().await?;
         (facts.progress, index) = read_progress(kafka, existing, &mut facts.record).await?;
     }
+    if exactly_once {
+        let topics: BTreeSet<TopicName> = partitions.iter().map(|partition| partition.topic.clone()).collect();
+        facts.topics = topic_ids(kafka, topics.into_iter().collect()).await;
+    }
     facts.partitions = start_offsets(config, kafka, partitions, &facts).await?;
     Ok((facts, index))
+}
+
+/// A broker that does not tell ids is no reason not to start: topics are then known by their names alone.
+async fn topic_ids(kafka: &Kafka, topics: Vec<TopicName>) -> TopicIds {
+    match kafka.topic_ids(topics).await {
+        Ok(ids) => ids,
+        Err(error) => {
+            tracing::warn!(%error, "whether a source topic was made anew is not known");
+            TopicIds::new()
+        }
+    }
 }
 
 /// Stable progress. Where a transaction stays open (its taskmanager died, or works on and on), all recorded slots are
@@ -267,6 +286,7 @@ async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut Prog
         slots: plan.orphaned_slots.iter().copied().collect(),
         rewound: plan.rewound,
         suspended: plan.suspended,
+        topics: plan.topics.clone(),
     };
     Ok(kafka.write_record(record).await?)
 }

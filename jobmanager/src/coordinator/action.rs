@@ -121,6 +121,22 @@ pub enum Action {
     Finish,
 }
 
+impl Action {
+    /// The taskmanager to whom something is said.
+    #[must_use]
+    pub fn addressee(&self) -> Option<&TaskmanagerId> {
+        match self {
+            Self::SendGrant { taskmanager, .. }
+            | Self::SendAssign { taskmanager, .. }
+            | Self::SendRevoke { taskmanager, .. }
+            | Self::SendBarrier { taskmanager, .. }
+            | Self::SendDrain { taskmanager, .. }
+            | Self::Disconnect { taskmanager, .. } => Some(taskmanager),
+            _ => None,
+        }
+    }
+}
+
 /// Answer to an operator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {

@@ -16,7 +16,7 @@ use crate::{
         ResetTo,
         backend::{Backend, SinkEnd},
     },
-    start::JobRecord,
+    start::{JobRecord, topics::TopicIds},
 };
 
 /// [`Backend`] on the job's clusters.
@@ -70,6 +70,10 @@ impl Backend for KafkaBackend {
         to: ResetTo,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         self.kafka.reset_offsets(partitions, to).await
+    }
+
+    async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem> {
+        self.kafka.topic_ids(self.source_topics.iter().map(|topic| topic.as_str().into()).collect()).await
     }
 
     async fn new_partitions(

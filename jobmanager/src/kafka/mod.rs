@@ -5,6 +5,7 @@
 //! reason only. The progress group is written to in transactions, see [`writer`].
 
 mod backend;
+mod describe;
 mod fence;
 mod lock;
 mod progress;

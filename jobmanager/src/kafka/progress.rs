@@ -2,7 +2,7 @@
 //!
 //! Partition 0 is the job record: offset = leader epoch, metadata =
 //! `1|job|<splits per partition>|<slots>|<rewound>|<state>`, `slots` comma separated, `rewound` a snapshot's `<epoch>-<id>` or
-//! empty, `state` `suspended` or empty. Readers accept fewer and more fields. Only the leading jobmanager writes it.
+//! empty, `state` `suspended` or empty, then grants and topics. Readers accept fewer and more fields. Only the leading jobmanager writes it.
 //! Partitions from 1 on are one split each, see [`ProgressEntry`].
 
 use std::{
@@ -25,7 +25,7 @@ use weir_common::{
 use super::{Kafka, KafkaProblem, Shared, problem};
 use crate::{
     coordinator::event::{SplitState, SplitStates},
-    start::JobRecord,
+    start::{JobRecord, topics::KnownTopics},
     store::keys::SnapshotId,
 };
 
@@ -34,6 +34,9 @@ const STABLE_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The broker takes about 1 MB of metadata in one request.
 const MAX_COMMIT_BYTES: usize = 500_000;
+
+/// The broker's `offset.metadata.max.bytes`.
+const MAX_METADATA_CHARS: usize = 4096;
 
 const RECORD_VERSION: &str = "1";
 const RECORD_PARTITION: i32 = 0;
@@ -253,7 +256,10 @@ fn record_metadata(job: &str, record: &JobRecord) -> String {
     let slots: Vec<String> = record.slots.iter().map(ToString::to_string).collect();
     let rewound = record.rewound.map(|id| format!("{}-{}", id.epoch, id.checkpoint)).unwrap_or_default();
     let state = if record.suspended { SUSPENDED } else { "" };
-    format!("{RECORD_VERSION}|{job}|{}|{}|{rewound}|{state}", record.splits_per_partition.get(), slots.join(","))
+    let text =
+        format!("{RECORD_VERSION}|{job}|{}|{}|{rewound}|{state}|", record.splits_per_partition.get(), slots.join(","));
+    let topics = record.topics.to_field(MAX_METADATA_CHARS.saturating_sub(text.len() + 1));
+    format!("{text}|{topics}")
 }
 
 fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
@@ -277,7 +283,8 @@ fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
     };
     let rewound = if rewound.is_empty() { None } else { Some(snapshot(rewound).ok_or_else(malformed)?) };
     let leader_epoch = LeaderEpoch(u64::try_from(offset).map_err(|_| malformed())?);
-    Ok(JobRecord { leader_epoch, splits_per_partition, slots, rewound, suspended })
+    let topics = KnownTopics::of_field(more.get(3).copied().unwrap_or_default());
+    Ok(JobRecord { leader_epoch, splits_per_partition, slots, rewound, suspended, topics })
 }
 
 #[cfg(test)]
@@ -294,6 +301,7 @@ mod tests {
                 slots: slots.into_iter().collect(),
                 rewound,
                 suspended,
+                topics: KnownTopics::of_field("a.topic=id-1,b=id_2"),
             };
             assert_eq!(parse_record(9, &record_metadata("a.job", &record)), Ok(record));
         }

@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use weir_common::{
+    failure::FailureKind,
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
     split::{SplitId, TopicPartition},
 };
@@ -35,7 +36,7 @@ use crate::{
 const COME_BACK_AFTER_MS: u64 = 1000;
 
 impl Runtime {
-    pub(super) fn perform(&mut self, action: Action) {
+    pub(super) fn perform_now(&mut self, action: Action) {
         match action {
             Action::SendGrant { taskmanager, slot, grant } => {
                 self.record_then(Then::Grant { taskmanager, slot, grant });
@@ -65,6 +66,7 @@ impl Runtime {
             Action::FenceSlot { slot } => self.fence(slot),
             Action::ReadProgress { splits } => self.read_progress(splits),
             Action::WriteProgress { splits } => {
+                self.moved(&splits);
                 // Written after every snapshot that there is: none is on the way while a job is at rest.
                 let newest = self.coordinator.checkpoints().next().map(|checkpoint| self.snapshot_id(checkpoint.id));
                 if let Some(upto) = newest.max(self.newest_snapshot) {
@@ -288,6 +290,9 @@ impl Runtime {
             }
             Message::SplitFailed(splits, failure) => {
                 tracing::error!(%taskmanager, splits = splits.len(), %failure, "splits cannot be read: they are taken back");
+                if failure.kind == FailureKind::TopicGone {
+                    self.topic_gone(splits.iter().map(|split| split.topic.clone()));
+                }
                 Event::SplitsFailed { taskmanager, splits, failure }
             }
         };

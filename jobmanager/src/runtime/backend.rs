@@ -9,7 +9,11 @@ use weir_common::{
 };
 
 use super::ResetTo;
-use crate::{coordinator::event::SplitStates, kafka::KafkaProblem, start::JobRecord};
+use crate::{
+    coordinator::event::SplitStates,
+    kafka::KafkaProblem,
+    start::{JobRecord, topics::TopicIds},
+};
 
 /// How far readers of committed records get in a partition of the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         partitions: Vec<TopicPartition>,
         to: ResetTo,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem>;
+
+    /// The ids of the source topics, as far as they are known.
+    async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem>;
 
     /// The source's partitions that are not known yet, each with the offset of its oldest record.
     async fn new_partitions(

@@ -71,6 +71,9 @@ async fn renew_record(handle: &Handle) {
 async fn discover(shared: &Shared, handle: &Handle) {
     loop {
         tokio::time::sleep(shared.config.partition.discovery.interval).await;
+        if handle.send(Command::LookAtTopics).await.is_err() {
+            return;
+        }
         let Some(known) = known_partitions(handle).await else { return };
         let command = match prepare_new_splits(shared, known).await {
             Ok(splits) if splits.is_empty() => Command::Noted { trouble: Trouble::none("discovery") },

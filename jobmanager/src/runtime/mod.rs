@@ -8,6 +8,7 @@ pub mod backend;
 mod background;
 mod handle;
 mod record;
+mod topics;
 pub mod view;
 
 use std::{
@@ -32,6 +33,7 @@ pub use self::handle::{
 use self::{
     backend::Backend,
     record::{Recorder, Then},
+    topics::Topics,
     view::View,
 };
 use crate::{
@@ -43,7 +45,7 @@ use crate::{
     },
     kafka::ProgressIndex,
     leadership::Term,
-    start::Plan,
+    start::{Plan, topics::TopicIds},
     store::{Snapshots, keys::SnapshotId},
 };
 
@@ -145,6 +147,10 @@ enum Command {
     LogEnds { ends: BTreeMap<TopicPartition, i64> },
     /// New partitions were prepared.
     Discovered { splits: SplitStates },
+    /// The source's topics are to be looked at.
+    LookAtTopics,
+    /// Their ids were read, or not.
+    TopicsSeen { ids: Result<TopicIds, String> },
     /// Where a reset leads is known, or why not.
     ResetFound { request: RequestId, offsets: Result<BTreeMap<SplitId, i64>, String>, allowed: Allowed },
     /// Something is wrong, or is right again.
@@ -196,6 +202,7 @@ pub struct Runtime {
     newest_snapshot: Option<SnapshotId>,
     troubles: BTreeMap<&'static str, (Timestamp, String)>,
     findings: Vec<String>,
+    topics: Topics,
     end: Option<Result<(), Exit>>,
 }
 
@@ -241,6 +248,7 @@ impl Runtime {
                 plan.orphaned_slots.iter().copied(),
                 plan.rewound,
                 plan.suspended,
+                plan.topics.clone(),
             ),
             coordinator: Coordinator::new(settings),
             born: Instant::now(),
@@ -252,11 +260,15 @@ impl Runtime {
             log_ends: BTreeMap::new(),
             newest_snapshot,
             troubles: BTreeMap::new(),
+            topics: Topics::new(plan.topics),
             findings: plan.findings.iter().filter(loud).map(|finding| finding.text.clone()).collect(),
             end: None,
         };
         runtime.note(Trouble { part: "storage", what: storage_trouble });
         runtime.apply(Event::SplitsDiscovered { splits: plan.splits });
+        for (topic, message) in plan.recreated {
+            runtime.apply(Event::TopicRecreated { topic, message });
+        }
         (runtime, Handle::new(sender))
     }
 
@@ -269,6 +281,7 @@ impl Runtime {
         let stop_background = CancellationToken::new();
         let _stop_background = stop_background.clone().drop_guard();
         background::start(&self.shared, self.handle(), &stop_background);
+        self.look_at_topics();
         loop {
             if let Some(end) = self.end.take() {
                 return self.leave(end).await;
@@ -325,6 +338,11 @@ impl Runtime {
             Command::Done { event, trouble } => {
                 self.note(trouble);
                 self.stored(&event);
+                match event {
+                    Event::ProgressWritten => self.progress_written(true),
+                    Event::ProgressWriteFailed { .. } => self.progress_written(false),
+                    _ => {}
+                }
                 self.apply(event);
             }
             Command::Recorded { result } => self.recorded(result),
@@ -334,6 +352,8 @@ impl Runtime {
                 self.record_then(Then::Renewed);
                 self.apply(Event::RenewalDue);
             }
+            Command::LookAtTopics => self.look_at_topics(),
+            Command::TopicsSeen { ids } => self.topics_seen(ids),
             Command::LogEnds { ends } => self.log_ends.extend(ends),
             Command::Discovered { splits } => {
                 self.note(Trouble::none("discovery"));

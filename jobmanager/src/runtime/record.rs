@@ -12,7 +12,7 @@ use weir_common::{
 use super::{Command, RETRY_DELAY, Runtime, Trouble};
 use crate::{
     coordinator::event::{Event, SplitStates},
-    start::JobRecord,
+    start::{JobRecord, topics::KnownTopics},
     store::keys::SnapshotId,
 };
 
@@ -36,6 +36,7 @@ pub(super) struct Recorder {
     splits_per_partition: SplitsPerPartition,
     rewound: Option<SnapshotId>,
     suspended: bool,
+    topics: KnownTopics,
     recorded: BTreeSet<SlotId>,
     writing: bool,
     dirty: bool,
@@ -52,12 +53,14 @@ impl Recorder {
         recorded: impl IntoIterator<Item = SlotId>,
         rewound: Option<SnapshotId>,
         suspended: bool,
+        topics: KnownTopics,
     ) -> Self {
         Self {
             leader_epoch,
             splits_per_partition,
             rewound,
             suspended,
+            topics,
             recorded: recorded.into_iter().collect(),
             writing: false,
             dirty: false,
@@ -73,6 +76,7 @@ impl Recorder {
             slots: slots.into_iter().collect(),
             rewound: self.rewound,
             suspended: self.suspended,
+            topics: self.topics.clone(),
         }
     }
 
@@ -85,6 +89,14 @@ impl Recorder {
     pub(super) fn rest(&mut self, suspended: bool) {
         self.suspended = suspended;
         self.dirty = true;
+    }
+
+    /// The progress belongs to these topics.
+    pub(super) fn know(&mut self, topics: KnownTopics) {
+        if self.topics != topics {
+            self.topics = topics;
+            self.dirty = true;
+        }
     }
 
     /// Snapshots up to this one are ahead of the progress on purpose.

@@ -42,7 +42,10 @@ use crate::{
         Parts, ResetTo, Runtime,
         backend::{Backend, SinkEnd},
     },
-    start::{JobRecord, Plan},
+    start::{
+        JobRecord, Plan,
+        topics::{KnownTopics, TopicIds},
+    },
     store::{Snapshots, object::Objects},
 };
 
@@ -57,6 +60,9 @@ pub(super) struct Kafka {
     pub(super) progress: Mutex<SplitStates>,
     pub(super) record: Mutex<Option<JobRecord>>,
     pub(super) fenced: Mutex<Vec<SlotId>>,
+    pub(super) topics: Mutex<TopicIds>,
+    /// How often it was asked for them.
+    pub(super) looks: Mutex<u64>,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -115,12 +121,17 @@ impl Backend for Kafka {
         Ok(partitions.into_iter().map(|partition| (partition, offset)).collect())
     }
 
+    async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem> {
+        *locked(&self.looks) += 1;
+        Ok(locked(&self.topics).clone())
+    }
+
     async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         Ok(BTreeMap::new())
     }
 }
 
-pub(super) fn config(splits_per_partition: u32) -> Config {
+pub(super) fn config(splits_per_partition: u32, discovery: &str) -> Config {
     let stream = |name: &str, options: serde_json::Value| serde_json::json!({"stream": format!("{name}:1.0.0"), "connector": "kafka", "options": options});
     let sink = serde_json::json!({"bootstrap_servers": "localhost:1"});
     let source = serde_json::json!({"bootstrap_servers": "localhost:1", "consumer_group": "group"});
@@ -136,6 +147,7 @@ pub(super) fn config(splits_per_partition: u32) -> Config {
         "job": {"splits_per_partition": splits_per_partition},
         "checkpoint": {"interval": "1 h"},
         "heartbeat": {"timeout": "30 s"},
+        "partition": {"discovery": {"interval": discovery}},
     }))
     .expect("a configuration")
 }
@@ -181,7 +193,12 @@ pub(super) struct Jobmanager {
 impl Jobmanager {
     /// Partitions `t-0`, `t-1`, … with so many splits each.
     pub(super) async fn start(partitions: i32, splits_per_partition: u32) -> Self {
-        let config = Arc::new(config(splits_per_partition));
+        Self::start_discovering(partitions, splits_per_partition, "1 h").await
+    }
+
+    /// The same, with its `partition.discovery.interval`.
+    pub(super) async fn start_discovering(partitions: i32, splits_per_partition: u32, discovery: &str) -> Self {
+        let config = Arc::new(config(splits_per_partition, discovery));
         let mut splits = SplitStates::new();
         let mut index = ProgressIndex::default();
         for partition in 0..partitions {
@@ -191,9 +208,12 @@ impl Jobmanager {
                 splits.insert(split, SplitState { progress: Progress::at(10), ..SplitState::default() });
             }
         }
-        let kafka = Arc::new(Kafka { progress: Mutex::new(splits.clone()), ..Kafka::default() });
+        let topics = Mutex::new([("t".into(), "first".to_owned())].into());
+        let kafka = Arc::new(Kafka { progress: Mutex::new(splits.clone()), topics, ..Kafka::default() });
         let plan = Plan {
             suspended: false,
+            topics: KnownTopics::of_field("t=first"),
+            recreated: BTreeMap::new(),
             leader_epoch: LeaderEpoch(7),
             first_checkpoint: CheckpointId(3),
             orphaned_slots: Vec::new(),
@@ -367,6 +387,17 @@ fn split_id(split: Option<&v1::SplitId>) -> SplitId {
 pub(super) async fn until(what: &str, so: impl Fn() -> bool) {
     for _ in 0..2000 {
         if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never came: {what}");
+}
+
+/// The same for what has to be asked for.
+pub(super) async fn until_async(what: &str, so: impl AsyncFn() -> bool) {
+    for _ in 0..2000 {
+        if so().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -3,3 +3,4 @@
 mod admin;
 mod attach;
 mod harness;
+mod topics;

@@ -48,6 +48,7 @@ impl World {
         for action in actions {
             let delay = self.delay();
             match action {
+                Action::RenewProgress { .. } => {}
                 Action::SendGrant { taskmanager, slot, grant } => {
                     self.broker.recorded_slots.insert(slot);
                     self.send(&taskmanager, ToTaskmanager::Grant(slot, grant));
