@@ -82,6 +82,14 @@ impl Maker {
             .collect()
     }
 
+    /// An event about some revision of this page of the stub wiki.
+    #[must_use]
+    pub fn of_page(&mut self, stub: &StubWiki, page_id: i64) -> Input {
+        let (wiki_id, domain) = WIKIS[0];
+        let revision = self.rng.random_range(0..996);
+        self.input(stubbed(stub, wiki_id, domain, page_id, page_id * 1000 + revision))
+    }
+
     fn input(&mut self, about: About) -> Input {
         self.made += 1;
         let topic = self.topics.choose(&mut self.rng).expect("two").clone();

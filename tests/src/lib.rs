@@ -2,6 +2,7 @@
 //! with what it checks.
 
 pub mod cases;
+pub mod chaos;
 pub mod checker;
 pub mod events;
 pub mod harness;

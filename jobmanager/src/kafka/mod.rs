@@ -164,7 +164,11 @@ fn problem(what: &str, error: &KafkaError) -> KafkaProblem {
             | RDKafkaErrorCode::WaitingForCoordinator
             | RDKafkaErrorCode::NotCoordinator
             | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::CoordinatorLoadInProgress,
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            // A broker that went while it was asked, a partition that is between two leaders.
+            | RDKafkaErrorCode::DestroyBroker
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition,
         ) => KafkaProblem::Unreachable(format!("{text}; check that it runs, and its bootstrap_servers")),
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
@@ -175,5 +179,21 @@ fn problem(what: &str, error: &KafkaError) -> KafkaProblem {
             | RDKafkaErrorCode::Authentication,
         ) => KafkaProblem::Configuration(format!("{text}; give the job's user that right, or set other credentials")),
         _ => KafkaProblem::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_unreachable_and_rights_are_configuration() {
+        use RDKafkaErrorCode as Code;
+        let sorted = |code| problem("asking", &KafkaError::MetadataFetch(code));
+        for code in [Code::AllBrokersDown, Code::DestroyBroker, Code::LeaderNotAvailable, Code::NotCoordinator] {
+            assert!(matches!(sorted(code), KafkaProblem::Unreachable(_)), "{code:?}");
+        }
+        assert!(matches!(sorted(Code::TopicAuthorizationFailed), KafkaProblem::Configuration(_)));
+        assert!(matches!(sorted(Code::InvalidMessage), KafkaProblem::Failed(_)));
     }
 }

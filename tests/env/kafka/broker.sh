@@ -45,15 +45,18 @@ served() {
   wait_for 120 "Kafka ($dir/kafka.log)" started
 }
 
-# properties DIR ID VOTERS PORT CONTROLLER [UPSTREAM ADVERTISED]: writes DIR/server.properties. With the last two the
-# broker has a listener PROXY on port UPSTREAM that it advertises as port ADVERTISED: whoever comes in through a proxy
-# there stays on it, for clients connect to what the metadata say.
+# properties DIR ID VOTERS PORT CONTROLLER [UPSTREAM ADVERTISED]...: writes DIR/server.properties. For each further pair the
+# broker has a listener on port UPSTREAM that it advertises as port ADVERTISED: whoever comes in through a proxy there
+# stays on it, for clients connect to what the metadata say.
 properties() {
-  local dir=$1 id=$2 voters=$3 port=$4 controller=$5 upstream=${6:-} advertised=${7:-}
+  local dir=$1 id=$2 voters=$3 port=$4 controller=$5 number=1
   local listener='' address='' protocol=''
-  if [ -n "$upstream" ]; then
-    listener=",PROXY://127.0.0.1:$upstream" address=",PROXY://127.0.0.1:$advertised" protocol=',PROXY:PLAINTEXT'
-  fi
+  shift 5
+  while [ $# -ge 2 ]; do
+    listener+=",PROXY$number://127.0.0.1:$1" address+=",PROXY$number://127.0.0.1:$2" protocol+=",PROXY$number:PLAINTEXT"
+    number=$((number + 1))
+    shift 2
+  done
   sed -e "s|@DIR@|$dir|g" -e "s|@ID@|$id|g" -e "s|@VOTERS@|$voters|g" -e "s|@PORT@|$port|g" -e "s|@CONTROLLER@|$controller|g" \
     -e "s|@LISTENER@|$listener|g" -e "s|@ADDRESS@|$address|g" -e "s|@PROTOCOL@|$protocol|g" \
     "$here/server.properties" >"$dir/server.properties"

@@ -9,7 +9,8 @@
 #   cluster.sh down DIR        ends all three, paused ones too, and deletes DIR
 # Environment: KAFKA_HEAP (default 256m)
 #   KAFKA_PROXY=p1,p2,p3  the ports of three proxies: up gives each broker a listener that advertises its proxy and
-#                         prints PROXIED=127.0.0.1:port,..., where each has to forward to
+#                         prints PROXIED=127.0.0.1:port,..., where each has to forward to. Several such groups, with a
+#                         space between: a listener for each, for clients that are to have links of their own
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../lib.sh"
@@ -22,22 +23,31 @@ replicated() {
 }
 
 up() {
-  local dir=$1 id n voters='' bootstrap='' proxied='' ports=() controllers=() upstreams=() proxies=()
+  local dir=$1 id n group voters='' bootstrap='' proxied='' ports=() controllers=() pairs=() groups=() proxies=() port upstreams=''
   mkdir -p "$dir"
   dir=$(cd "$dir" && pwd)
   id=$(cluster_id)
-  [ -z "${KAFKA_PROXY:-}" ] || IFS=, read -ra proxies <<<"$KAFKA_PROXY"
-  [ "${#proxies[@]}" = 0 ] || [ "${#proxies[@]}" = 3 ] || { echo "KAFKA_PROXY: three ports, not ${#proxies[@]}" >&2; exit 2; }
   for n in 1 2 3; do
-    ports[n]=$(free_port) controllers[n]=$(free_port)
-    [ "${#proxies[@]}" = 0 ] || upstreams[n]=$(free_port)
+    ports[n]=$(free_port) controllers[n]=$(free_port) pairs[n]=''
     voters+=${voters:+,}$n@127.0.0.1:${controllers[n]}
     bootstrap+=${bootstrap:+,}127.0.0.1:${ports[n]}
-    proxied+=${upstreams[n]:+${proxied:+,}127.0.0.1:${upstreams[n]}}
+  done
+  read -ra groups <<<"${KAFKA_PROXY:-}"
+  for group in "${groups[@]}"; do
+    IFS=, read -ra proxies <<<"$group"
+    [ "${#proxies[@]}" = 3 ] || { echo "KAFKA_PROXY: three ports, not ${#proxies[@]}" >&2; exit 2; }
+    upstreams=
+    for n in 1 2 3; do
+      port=$(free_port)
+      pairs[n]+=" $port ${proxies[n - 1]}"
+      upstreams+=${upstreams:+,}127.0.0.1:$port
+    done
+    proxied+=${proxied:+ }$upstreams
   done
   for n in 1 2 3; do
     mkdir -p "$dir/$n"
-    properties "$dir/$n" "$n" "$voters" "${ports[n]}" "${controllers[n]}" "${upstreams[n]:-}" "${proxies[n - 1]:-}"
+    # shellcheck disable=SC2086
+    properties "$dir/$n" "$n" "$voters" "${ports[n]}" "${controllers[n]}" ${pairs[n]}
     replicated "$dir/$n"
     format "$dir/$n" "$id"
     launch "$dir/$n"

@@ -20,7 +20,8 @@ up() {
   dir=$(cd "$dir" && pwd)
   port=$(free_port) controller=$(free_port)
   [ -z "${KAFKA_PROXY:-}" ] || upstream=$(free_port)
-  properties "$dir" 1 "1@127.0.0.1:$controller" "$port" "$controller" "$upstream" "${KAFKA_PROXY:-}"
+  # shellcheck disable=SC2086
+  properties "$dir" 1 "1@127.0.0.1:$controller" "$port" "$controller" $upstream ${KAFKA_PROXY:-}
   format "$dir" "$(cluster_id)"
   start "$dir"
   echo "BOOTSTRAP_SERVERS=127.0.0.1:$port"

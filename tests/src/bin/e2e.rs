@@ -15,7 +15,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use weir_tests::{
-    cases::{Case, Environment, all},
+    cases::{Case, Environment, all, alone},
     harness::{
         process::tail,
         workspace::{Workspace, end_all_of},
@@ -24,9 +24,6 @@ use weir_tests::{
 
 /// Cases at a time: two cores, and a case waits most of the time.
 const PARALLEL: usize = 2;
-
-/// No case takes this long.
-const LIMIT: Duration = Duration::from_secs(600);
 
 struct Report {
     name: &'static str,
@@ -40,17 +37,18 @@ async fn main() -> anyhow::Result<ExitCode> {
     let flag = |name: &str| arguments.iter().any(|argument| argument == name);
     let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     if flag("--list") {
-        all().iter().for_each(|case| println!("{:22} {}", case.name, case.about));
+        all().iter().chain(&alone()).for_each(|case| println!("{:22} {}", case.name, case.about));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(unknown) = names.iter().find(|name| !all().iter().any(|case| case.name == **name)) {
+    if let Some(unknown) = names.iter().find(|name| !all().iter().chain(&alone()).any(|case| case.name == **name)) {
         anyhow::bail!("no case is called {unknown}; e2e --list names them");
     }
-    let cases = all().into_iter().filter(|case| names.is_empty() || names.iter().any(|name| *name == case.name));
+    let wanted = |case: &Case| names.is_empty() || names.iter().any(|name| *name == case.name);
+    let (cases, last) = (all().into_iter().filter(wanted).collect(), alone().into_iter().filter(wanted).collect());
     let workspace = Workspace::new()?;
     let environment = Arc::new(Environment::new(workspace.clone()));
     let reports = tokio::select! {
-        reports = run(cases.collect(), &environment) => reports,
+        reports = run_all(cases, last, &environment) => reports,
         () = asked_to_stop()? => {
             workspace.clear();
             std::process::exit(130);
@@ -69,7 +67,13 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn run(cases: Vec<Case>, environment: &Arc<Environment>) -> Vec<Report> {
+async fn run_all(cases: Vec<Case>, last: Vec<Case>, environment: &Arc<Environment>) -> Vec<Report> {
+    let mut reports = run(cases, PARALLEL, environment).await;
+    reports.extend(run(last, 1, environment).await);
+    reports
+}
+
+async fn run(cases: Vec<Case>, parallel: usize, environment: &Arc<Environment>) -> Vec<Report> {
     stream::iter(cases)
         .map(|case| async move {
             let started = Instant::now();
@@ -78,9 +82,9 @@ async fn run(cases: Vec<Case>, environment: &Arc<Environment>) -> Vec<Report> {
             // A thread of its own: reading and checking topics of one case must not hold up the other's clock.
             let result = tokio::task::spawn_blocking(move || {
                 Handle::current().block_on(async move {
-                    match tokio::time::timeout(LIMIT, (case.run)(environment)).await {
+                    match tokio::time::timeout(case.limit, (case.run)(environment)).await {
                         Ok(result) => result,
-                        Err(_) => Err(anyhow::anyhow!("not finished after {LIMIT:?}")),
+                        Err(_) => Err(anyhow::anyhow!("not finished after {:?}", case.limit)),
                     }
                 })
             });
@@ -90,7 +94,7 @@ async fn run(cases: Vec<Case>, environment: &Arc<Environment>) -> Vec<Report> {
             eprintln!("[{}] {word} after {:.1} s", case.name, took.as_secs_f64());
             Report { name: case.name, took, result }
         })
-        .buffer_unordered(PARALLEL)
+        .buffer_unordered(parallel)
         .collect()
         .await
 }

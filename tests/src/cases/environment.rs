@@ -85,7 +85,8 @@ impl Environment {
     /// # Errors
     /// It cannot be started.
     pub async fn storage(&self) -> anyhow::Result<String> {
-        Ok(storage_yaml(self.rgw.get_or_try_init(|| self.blocking(|w| Rgw::up(w, "rgw"))).await?))
+        let rgw = self.rgw.get_or_try_init(|| self.blocking(|w| Rgw::up(w, "rgw"))).await?;
+        Ok(storage_yaml(rgw, &rgw.endpoint))
     }
 
     /// An S3 of the case's own.
@@ -177,12 +178,12 @@ impl Environment {
     }
 }
 
-/// Section `storage` for an S3.
+/// Section `storage` for an S3 that is reached at `endpoint`.
 #[must_use]
-pub(super) fn storage_yaml(rgw: &Rgw) -> String {
+pub(crate) fn storage_yaml(rgw: &Rgw, endpoint: &str) -> String {
     format!(
         "  uri: s3://weir/jobs\n  s3:\n    endpoint: {}\n    access_key_id: {}\n    secret_access_key: {}\n    request_timeout: 3 s\n",
-        rgw.endpoint, rgw.access_key, rgw.secret_key
+        endpoint, rgw.access_key, rgw.secret_key
     )
 }
 

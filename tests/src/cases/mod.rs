@@ -1,7 +1,8 @@
 //! The end-to-end cases. Each starts a job of its own on shared brokers, and ends with the checker's verdict.
 
 mod bad_configuration;
-mod environment;
+mod chaos;
+pub(crate) mod environment;
 mod failures;
 mod fixtures;
 mod leadership;
@@ -13,7 +14,7 @@ mod storage;
 mod stub;
 mod throughput;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::LocalBoxFuture;
 
@@ -25,8 +26,24 @@ pub struct Case {
     pub name: &'static str,
     /// What it shows.
     pub about: &'static str,
+    /// It has failed when it takes longer.
+    pub limit: Duration,
     /// Runs it.
     pub run: fn(Arc<Environment>) -> LocalBoxFuture<'static, anyhow::Result<()>>,
+}
+
+/// No case takes this long, unless it says so.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Cases that have the machine to themselves, after all others.
+#[must_use]
+pub fn alone() -> Vec<Case> {
+    vec![Case {
+        name: "chaos",
+        about: "random faults of every kind under load, by a seed; healed, drained, nothing lost or doubled",
+        limit: chaos::limit(),
+        run: |environment| Box::pin(chaos::random_faults(environment)),
+    }]
 }
 
 macro_rules! cases {
@@ -34,7 +51,7 @@ macro_rules! cases {
         /// All cases, those that take longest first, but for the one that fills the machine.
         #[must_use]
         pub fn all() -> Vec<Case> {
-            vec![$(Case { name: $name, about: $about, run: |environment| Box::pin($function(environment)) }),*]
+            vec![$(Case { name: $name, about: $about, limit: LIMIT, run: |environment| Box::pin($function(environment)) }),*]
         }
     };
 }

@@ -21,7 +21,7 @@ pub(super) async fn outage(environment: Arc<Environment>) -> anyhow::Result<()> 
     let stub = environment.stub("storage-outage", "20 ms", "0.02", 2000).await?;
     let rgw = environment.own_rgw("rgw-outage").await?;
     let mut spec = environment.spec("storage-outage", &stub.api).await?;
-    spec.storage = storage_yaml(&rgw);
+    spec.storage = storage_yaml(&rgw, &rgw.endpoint);
     let mut job = Job::prepare(&environment.workspace, spec).await?;
     let inputs = stub_events(&job, &stub, 7, EVENTS);
 

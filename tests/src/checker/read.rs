@@ -15,7 +15,7 @@ use super::Record;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-fn consumer(bootstrap: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
+pub(crate) fn consumer(bootstrap: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
     Ok(ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "weir-checker")
@@ -28,7 +28,7 @@ fn consumer(bootstrap: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
         .create()?)
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
+pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).with_context(|| format!("metadata of {topic}"))?;
     let found = metadata.topics().first().map(|t| t.partitions().iter().map(|p| p.id()).collect::<Vec<_>>());
     found.filter(|ids| !ids.is_empty()).with_context(|| format!("topic {topic} does not exist"))
@@ -118,7 +118,7 @@ pub fn committed_of_group(bootstrap: &str, group: &str, topic: &str) -> anyhow::
     Ok((offsets.filter(|offset| *offset > 0).sum(), end))
 }
 
-fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+pub(crate) fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
     });

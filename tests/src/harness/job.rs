@@ -197,6 +197,20 @@ impl Job {
         command
     }
 
+    /// Starts one of the programs with this job's configuration and further overrides.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_process(
+        &self,
+        program: &str,
+        name: &str,
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Process> {
+        let mut command = self.program(program);
+        Process::start(name, &self.folder, command.envs(environment.iter().cloned()))
+    }
+
     /// Starts the jobmanager.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     producer::{FutureProducer, FutureRecord},
 };
+use tokio_util::sync::CancellationToken;
 
 /// A record to put into the source.
 #[derive(Clone, Debug)]
@@ -83,6 +84,19 @@ pub async fn delete_records(bootstrap: &str, topic: &str, before: i64) -> anyhow
 /// # Errors
 /// One could not be written.
 pub async fn produce(bootstrap: &str, inputs: &[Input], per_second: u32) -> anyhow::Result<()> {
+    produce_until(bootstrap, inputs, per_second, &CancellationToken::new()).await.map(drop)
+}
+
+/// The same until it is told to stop; how many it wrote.
+///
+/// # Errors
+/// As there.
+pub async fn produce_until(
+    bootstrap: &str,
+    inputs: &[Input],
+    per_second: u32,
+    stop: &CancellationToken,
+) -> anyhow::Result<usize> {
     let producer: FutureProducer = config(bootstrap)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
@@ -91,7 +105,12 @@ pub async fn produce(bootstrap: &str, inputs: &[Input], per_second: u32) -> anyh
         .create()?;
     let started = tokio::time::Instant::now();
     let mut pending = Vec::new();
+    let mut written = 0;
     for (at, input) in inputs.iter().enumerate() {
+        if stop.is_cancelled() {
+            break;
+        }
+        written += 1;
         if per_second > 0 {
             tokio::time::sleep_until(started + Duration::from_secs_f64(at as f64 / f64::from(per_second))).await;
         }
@@ -112,7 +131,8 @@ pub async fn produce(bootstrap: &str, inputs: &[Input], per_second: u32) -> anyh
             acknowledged(&mut pending).await?;
         }
     }
-    acknowledged(&mut pending).await
+    acknowledged(&mut pending).await?;
+    Ok(written)
 }
 
 async fn acknowledged(pending: &mut Vec<rdkafka::producer::DeliveryFuture>) -> anyhow::Result<()> {

@@ -144,6 +144,71 @@ impl ProxiedKafka {
     }
 }
 
+/// Three Kafka brokers, each reached directly and through proxies.
+pub struct Cluster {
+    /// `host:port,host:port,host:port` of the listeners that no proxy stands before.
+    pub direct: String,
+    /// Groups of three proxies, one for each broker; clients that start at a group stay there.
+    pub links: Vec<[Proxy; 3]>,
+    part: Part,
+}
+
+impl Cluster {
+    /// Starts one with so many groups of proxies.
+    ///
+    /// # Errors
+    /// What the script said; no port.
+    pub async fn up(workspace: &Workspace, folder: &str, groups: usize) -> anyhow::Result<Self> {
+        let mut links = Vec::new();
+        for _ in 0..groups {
+            links.push([Proxy::kafka(NOBODY).await?, Proxy::kafka(NOBODY).await?, Proxy::kafka(NOBODY).await?]);
+        }
+        let ports = links.iter().map(ports).collect::<Vec<_>>().join(" ");
+        let (workspace, folder) = (workspace.clone(), folder.to_owned());
+        let (part, values) = tokio::task::spawn_blocking(move || {
+            Part::up_with(&workspace, "kafka/cluster.sh", &folder, &[], &[("KAFKA_PROXY", &ports)])
+        })
+        .await??;
+        let proxied = values.get("PROXIED")?;
+        for (link, upstreams) in links.iter().zip(proxied.split(' ')) {
+            for (proxy, upstream) in link.iter().zip(upstreams.split(',')) {
+                proxy.forward_to(upstream.parse()?);
+            }
+        }
+        Ok(Self { direct: values.get("BOOTSTRAP_SERVERS")?, links, part })
+    }
+
+    /// `host:port,…` of a group of proxies.
+    #[must_use]
+    pub fn bootstrap(&self, group: usize) -> String {
+        let addresses: Vec<_> = self.links[group].iter().map(|proxy| proxy.address().to_string()).collect();
+        addresses.join(",")
+    }
+
+    /// `kill`, `stop`, `start`, `pause` or `resume` of broker 1, 2 or 3. Blocking.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn broker(&self, verb: &str, number: u32) -> anyhow::Result<()> {
+        self.part.call(verb, &[&number.to_string()], None).map(drop)
+    }
+
+    /// The process of a broker.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn pid(&self, number: u32) -> anyhow::Result<u32> {
+        let file = self.part.folder.join(number.to_string()).join("kafka.pid");
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(text.trim().parse()?)
+    }
+}
+
+fn ports(link: &[Proxy; 3]) -> String {
+    let ports: Vec<_> = link.iter().map(|proxy| proxy.address().port().to_string()).collect();
+    ports.join(",")
+}
+
 /// Where a proxy forwards to until it is told.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 

@@ -66,6 +66,14 @@ impl Process {
         }
     }
 
+    /// How it has ended; `None` while it runs.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn exit(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// SIGKILL, and waits for its end.
     ///
     /// # Errors
