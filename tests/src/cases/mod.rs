@@ -70,6 +70,7 @@ cases! {
     lifecycle::scale_out, "scale-out", "a third taskmanager comes and one leaves by SIGTERM; splits move, nothing stops";
     operations::suspend_and_reset, "suspend", "suspended over a restart of the jobmanager, resumed, reset: every input twice and no more";
     operations::offsets_gone, "offsets-gone", "records deleted before they were read: typed failure, others go on, a reset heals";
+    operations::topic_recreated, "topic-recreated", "a source topic deleted and made anew, longer than before: not read until a reset";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
     poison::refused, "poison", "records over a limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";

@@ -49,6 +49,23 @@ pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::R
     Ok(())
 }
 
+/// Deletes a topic and makes it anew, with one partition and nothing in it.
+///
+/// # Errors
+/// The broker refuses.
+pub async fn recreate_topic(bootstrap: &str, topic: &str) -> anyhow::Result<()> {
+    let limit = Duration::from_secs(30);
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    for result in admin.delete_topics(&[topic], &AdminOptions::new().operation_timeout(Some(limit))).await? {
+        result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic} is not deleted: {code}"))?;
+    }
+    // Deleted for the controller is not yet deleted for every broker.
+    super::until(&format!("topic {topic} to be made anew"), limit, async || {
+        Ok(create_topics(bootstrap, &[(topic, 1)]).await.ok())
+    })
+    .await
+}
+
 /// Sets a topic's `max.message.bytes`; its other settings become the broker's.
 ///
 /// # Errors
