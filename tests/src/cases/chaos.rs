@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use crate::{
         api::STUCK_PAGE,
         fleet::Fleet,
         inject,
+        kind::Kind,
         plan::{self, Plan},
         watch::Watch,
     },
@@ -79,12 +80,15 @@ pub(super) async fn random_faults(environment: Arc<Environment>) -> anyhow::Resu
     Ok(())
 }
 
-/// By `WEIR_CHAOS_SEED`, and `WEIR_CHAOS_MINUTES` or `WEIR_CHAOS_ONE_BY_ONE`.
+/// By `WEIR_CHAOS_SEED`, and `WEIR_CHAOS_MINUTES` or `WEIR_CHAOS_ONE_BY_ONE`; of kinds whose names hold `WEIR_CHAOS_ONLY`.
 fn plan() -> anyhow::Result<(u64, Plan)> {
     let (seed, minutes) = (setting("WEIR_CHAOS_SEED", 1)?, setting("WEIR_CHAOS_MINUTES", MINUTES)?);
     let one_by_one = setting("WEIR_CHAOS_ONE_BY_ONE", 0_u32)? > 0;
-    let length = Duration::from_secs_f64(minutes * 60.0);
-    Ok((seed, if one_by_one { plan::one_by_one(seed) } else { plan::overlapping(seed, length) }))
+    let (only, length) = (setting("WEIR_CHAOS_ONLY", String::new())?, Duration::from_secs_f64(minutes * 60.0));
+    let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| kind.name().contains(&only)).collect();
+    ensure!(!kinds.is_empty(), "no kind has `{only}` in its name: {:?}", Kind::ALL.iter().map(|kind| kind.name()));
+    let plan = if one_by_one { plan::one_by_one(seed, &kinds) } else { plan::overlapping(seed, length, &kinds) };
+    Ok((seed, plan))
 }
 
 /// All is healed: how many inputs were written, once they are finished.

@@ -89,6 +89,14 @@ impl Environment {
         Ok(storage_yaml(rgw, &rgw.endpoint))
     }
 
+    /// A broker of the case's own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn own_kafka(&self, folder: &'static str) -> anyhow::Result<Kafka> {
+        self.blocking(move |w| Kafka::up(w, folder)).await
+    }
+
     /// An S3 of the case's own.
     ///
     /// # Errors

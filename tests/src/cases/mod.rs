@@ -72,7 +72,8 @@ cases! {
     operations::offsets_gone, "offsets-gone", "records deleted before they were read: typed failure, others go on, a reset heals";
     operations::topic_recreated, "topic-recreated", "a source topic deleted and made anew, longer than before: not read until a reset";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
-    poison::refused, "poison", "records over a limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
+    poison::topic_limit, "topic-limit", "records over a topic's limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
+    poison::broker_limit, "broker-limit", "the same by the broker's limit";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";
     lifecycle::second_jobmanager, "second-jobmanager", "a second job of the same name is refused while the first lives";
     stub::holds_what_the_checker_expects, "stub-wiki", "the stub wiki holds what the checker expects of it";

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::ensure;
 use rand::{RngExt, SeedableRng, distr::Alphanumeric, rngs::StdRng};
 
-use super::environment::Environment;
+use super::environment::{Environment, Stub};
 use crate::{
     checker::{Position, Record, event::Expected, json, read},
     events::Maker,
@@ -25,9 +25,28 @@ const LIMIT: u32 = 60_000;
 /// Begin of the comment that makes a record too large.
 const POISON: &str = "too-large";
 
-pub(super) async fn refused(environment: Arc<Environment>) -> anyhow::Result<()> {
-    let stub = environment.stub("poison", "10 ms", "0", 2000).await?;
-    let mut job = environment.job("poison", &stub.api).await?;
+pub(super) async fn topic_limit(environment: Arc<Environment>) -> anyhow::Result<()> {
+    let stub = environment.stub("topic-limit", "10 ms", "0", 2000).await?;
+    let mut job = environment.job("topic-limit", &stub.api).await?;
+    let (sink, topic) = (job.spec.sink.clone(), job.sink_topic());
+    refused(&mut job, &stub, async || kafka::set_topic_limit(&sink, &topic, LIMIT).await).await
+}
+
+/// The same by the broker's own limit, which the topic inherits.
+pub(super) async fn broker_limit(environment: Arc<Environment>) -> anyhow::Result<()> {
+    let stub = environment.stub("broker-limit", "10 ms", "0", 2000).await?;
+    let broker = environment.own_kafka("kafka-limit").await?;
+    let mut spec = environment.spec("broker-limit", &stub.api).await?;
+    (spec.source, spec.sink) = (broker.bootstrap.clone(), broker.bootstrap.clone());
+    let mut job = Job::prepare(&environment.workspace, spec).await?;
+    // What is read, and error events, stay as they are.
+    for topic in job.source_topics().into_iter().chain([job.error_topic()]) {
+        kafka::set_topic_limit(&broker.bootstrap, &topic, 10_000_000).await?;
+    }
+    refused(&mut job, &stub, async || kafka::set_broker_limit(&broker.bootstrap, LIMIT).await).await
+}
+
+async fn refused(job: &mut Job, stub: &Stub, lower: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut maker = Maker::new(30, job.source_topics());
     let before = enlarge(maker.from_stub(&stub.truth, 150, EVENTS / 3), "fits-still");
     let after = Arc::new(enlarge(maker.from_stub(&stub.truth, 150, EVENTS), POISON));
@@ -35,18 +54,18 @@ pub(super) async fn refused(environment: Arc<Environment>) -> anyhow::Result<()>
     produce(&job.spec.source, &before, 0).await?;
     job.all_done(before.len() as u64, Duration::from_secs(60)).await?;
 
-    kafka::set_topic_limit(&job.spec.sink, &job.sink_topic(), LIMIT).await?;
+    lower().await?;
     let feeding = job.feed(&after, PER_SECOND);
     feeding.await??;
     job.all_done((before.len() + after.len()) as u64, Duration::from_secs(90)).await?;
     let status = job.admin.status().await?;
     let recycles: u64 = job.admin.taskmanagers().await?.iter().map(|info| info.recycles).sum();
     let poison = after.iter().filter(|input| is_poison(input.value.as_deref())).count();
-    job.say(&format!("{poison} records over the topic's limit: {recycles} recycles, {} restarts", status.restarts));
+    job.say(&format!("{poison} records over the limit: {recycles} recycles, {} restarts", status.restarts));
     ensure!(status.restarts == 0, "{} slots or taskmanagers were lost over refused records", status.restarts);
     job.shut_down().await?;
     job.verdict(&stub.truth, &overrides).await?;
-    told_with_sizes(&job, poison).await?;
+    told_with_sizes(job, poison).await?;
     // The limit is learned from the first refusals: later records are not even tried.
     ensure!(recycles <= 12, "{recycles} recycles for {poison} refused records");
     Ok(())

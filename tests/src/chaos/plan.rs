@@ -51,19 +51,19 @@ impl Plan {
     }
 }
 
-/// Random faults that overlap. Each lane goes through all its kinds in a random order before one comes again, and ends its
-/// last fault before `length` is over.
+/// Random faults of these kinds that overlap. Each lane goes through all its kinds in a random order before one comes
+/// again, and ends its last fault before `length` is over.
 #[must_use]
-pub fn overlapping(seed: u64, length: Duration) -> Plan {
-    let sequences = Lane::ALL.into_iter().map(|lane| of_lane(seed, lane, length)).collect();
+pub fn overlapping(seed: u64, length: Duration, kinds: &[Kind]) -> Plan {
+    let sequences = Lane::ALL.into_iter().map(|lane| of_lane(seed, lane, length, kinds)).collect();
     Plan { sequences, calm: Duration::from_secs(1) }
 }
 
-/// Every kind once, one after another: what each costs by itself.
+/// Each of these kinds once, one after another: what each costs by itself.
 #[must_use]
-pub fn one_by_one(seed: u64) -> Plan {
+pub fn one_by_one(seed: u64, kinds: &[Kind]) -> Plan {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut kinds = Kind::ALL.to_vec();
+    let mut kinds = kinds.to_vec();
     kinds.shuffle(&mut random);
     let mut at = CALM;
     let faults = kinds.into_iter().map(|kind| {
@@ -78,14 +78,14 @@ fn duration(kind: Kind, random: &mut StdRng) -> Duration {
     Duration::from_millis(random.random_range(kind.duration_ms()))
 }
 
-fn of_lane(seed: u64, lane: Lane, length: Duration) -> Vec<Fault> {
+fn of_lane(seed: u64, lane: Lane, length: Duration, kinds: &[Kind]) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(xxhash_rust::xxh3::xxh3_64_with_seed(format!("{lane:?}").as_bytes(), seed));
     let mut deck: Vec<Kind> = Vec::new();
     let mut faults = Vec::new();
     let mut at = Duration::from_millis(random.random_range(PAUSE_MS));
     loop {
         if deck.is_empty() {
-            deck = Kind::ALL.iter().copied().filter(|kind| kind.lane() == lane).collect();
+            deck = kinds.iter().copied().filter(|kind| kind.lane() == lane).collect();
             deck.shuffle(&mut random);
         }
         let Some(kind) = deck.pop() else { return faults };
@@ -114,7 +114,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     fn faults(seed: u64, length: Duration) -> Vec<Fault> {
-        overlapping(seed, length).faults()
+        overlapping(seed, length, Kind::ALL).faults()
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn one_by_one_every_kind_comes_once_and_alone() {
-        let plan = one_by_one(3);
+        let plan = one_by_one(3, Kind::ALL);
         let mut kinds: Vec<Kind> = plan.faults().iter().map(|fault| fault.kind).collect();
         kinds.sort_unstable();
         assert_eq!(kinds, Kind::ALL);
@@ -187,7 +187,15 @@ mod tests {
         }
         let last = *plan.faults().last().expect("faults");
         assert_eq!(plan.length(), last.at + last.duration);
-        assert_ne!(plan, one_by_one(4));
+        assert_ne!(plan, one_by_one(4, Kind::ALL));
+    }
+
+    #[test]
+    fn only_the_kinds_that_are_asked_for_come() {
+        let kinds = [Kind::BrokerKill, Kind::ApiHang];
+        let found: Vec<Kind> = overlapping(1, LONG, &kinds).faults().iter().map(|fault| fault.kind).collect();
+        assert!(found.iter().all(|kind| kinds.contains(kind)) && kinds.iter().all(|kind| found.contains(kind)));
+        assert_eq!(overlapping(1, LONG, &[]).faults(), []);
     }
 
     #[test]

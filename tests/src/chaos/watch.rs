@@ -41,20 +41,29 @@ pub struct Seen {
 }
 
 /// What a time cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// The longest time without any output.
     pub pause: Duration,
     /// Inputs of that time whose output took longer than 2 s.
     pub delayed: usize,
-    /// The longest of them.
+    /// The longest of them …
     pub latest: Duration,
+    /// … and which it was.
+    pub which: Option<Position>,
 }
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (pause, latest) = (self.pause.as_secs_f64(), self.latest.as_secs_f64());
-        write!(f, "longest pause of output {pause:4.1} s, {:5} records delayed, by up to {latest:4.1} s", self.delayed)
+        write!(f, "longest pause of output {pause:4.1} s, {:5} records delayed", self.delayed)?;
+        match &self.which {
+            Some((topic, _, offset)) => {
+                let site = topic.split('.').next().unwrap_or_default();
+                write!(f, ", by up to {latest:4.1} s ({site} {offset})")
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -132,7 +141,9 @@ impl Seen {
             let took = at.saturating_duration_since(*came);
             if took > DELAYED {
                 cost.delayed += 1;
-                cost.latest = cost.latest.max(took);
+                if took > cost.latest {
+                    (cost.latest, cost.which) = (took, Some(source.clone()));
+                }
             }
         }
         cost
@@ -154,10 +165,15 @@ mod tests {
             seen.outputs.push((at(went), position(offset)));
         }
         let second = Duration::from_secs(1);
+        let late = |pause, delayed, latest, offset| {
+            let (pause, latest, which) = (pause * second, latest * second, Some(position(offset)));
+            Cost { pause, delayed, latest, which }
+        };
         // The pause began before its end and the late record came in it.
-        assert_eq!(seen.cost(at(3), at(5)), Cost { pause: 7 * second, delayed: 1, latest: 6 * second });
-        assert_eq!(seen.cost(at(0), at(1)), Cost { pause: 7 * second, delayed: 0, latest: Duration::ZERO });
-        assert_eq!(seen.cost(at(10), at(12)), Cost { pause: 27 * second, delayed: 1, latest: 3 * second });
+        assert_eq!(seen.cost(at(3), at(5)), late(7, 1, 6, 2));
+        assert_eq!(seen.cost(at(0), at(1)), Cost { pause: 7 * second, ..Cost::default() });
+        assert_eq!(seen.cost(at(10), at(12)), late(27, 1, 3, 4));
+        assert_eq!(seen.cost(at(3), at(30)), late(27, 3, 10, 5));
         assert_eq!(seen.cost(at(41), at(50)), Cost::default());
     }
 }

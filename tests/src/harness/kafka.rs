@@ -71,11 +71,22 @@ pub async fn recreate_topic(bootstrap: &str, topic: &str) -> anyhow::Result<()> 
 /// # Errors
 /// The broker refuses.
 pub async fn set_topic_limit(bootstrap: &str, topic: &str, bytes: u32) -> anyhow::Result<()> {
+    set(bootstrap, ResourceSpecifier::Topic(topic), "max.message.bytes", bytes).await
+}
+
+/// Sets `message.max.bytes` of broker 1: the limit of topics that set none of their own.
+///
+/// # Errors
+/// The broker refuses.
+pub async fn set_broker_limit(bootstrap: &str, bytes: u32) -> anyhow::Result<()> {
+    set(bootstrap, ResourceSpecifier::Broker(1), "message.max.bytes", bytes).await
+}
+
+async fn set(bootstrap: &str, of: ResourceSpecifier<'_>, name: &str, value: u32) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
-    let bytes = bytes.to_string();
-    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
-    for result in admin.alter_configs(&[change], &AdminOptions::new()).await? {
-        result.map_err(|(_, why)| anyhow::anyhow!("max.message.bytes of {topic} cannot be set: {why}"))?;
+    let value = value.to_string();
+    for result in admin.alter_configs(&[AlterConfig::new(of).set(name, &value)], &AdminOptions::new()).await? {
+        result.map_err(|(_, why)| anyhow::anyhow!("{name} cannot be set: {why}"))?;
     }
     Ok(())
 }
