@@ -39,7 +39,7 @@ pub enum Command {
     /// Move the job to a savepoint
     Restore(admin::RestoreArgs),
     /// Let the job rest: every split is released, taskmanagers stay and wait
-    Suspend(Connection),
+    Suspend(admin::SuspendArgs),
     /// Let a suspended or failed job go on
     Resume(Connection),
     /// Move splits to other offsets

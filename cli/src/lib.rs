@@ -27,7 +27,7 @@ pub async fn run(cli: args::Cli) -> Outcome {
         Command::Savepoint(command) => admin::savepoint(command).await,
         Command::Stop(args) => admin::stop(args).await,
         Command::Restore(args) => admin::restore(args).await,
-        Command::Suspend(connection) => admin::suspend(&connection).await,
+        Command::Suspend(args) => admin::suspend(&args).await,
         Command::Resume(connection) => admin::resume(&connection).await,
         Command::Reset(args) => admin::reset(args).await,
         Command::Transactions(command) => admin::transactions(command).await,

@@ -71,8 +71,8 @@ fn register_job(registry: &mut Registry, view: &View) {
     let mut gauge = |name: &str, help: &str, value: i64| registry.register(name, help, ConstGauge::new(value));
     gauge("leader", LEADER_HELP, 1);
     gauge("taskmanagers", "Registered taskmanagers", number(view.taskmanagers.len()));
-    let running = matches!(view.state, "RUNNING" | "RESTARTING");
-    gauge("running", "1 while the job is RUNNING or RESTARTING", i64::from(running));
+    let running = matches!(view.state, "RUNNING" | "RESTARTING" | "CUTTING");
+    gauge("running", "1 while the job is RUNNING, RESTARTING or CUTTING", i64::from(running));
     gauge("failed", "1 while the job is FAILED: it waits for an operator", i64::from(view.state == "FAILED"));
     gauge("degraded_reasons", "Reasons for a degraded status", number(view.degraded.len()));
     gauge("leader_epoch", "Epoch of this leadership", i64::try_from(view.leader_epoch.0).unwrap_or(i64::MAX));

@@ -180,6 +180,7 @@ async fn a_fenced_slot_is_given_up_and_its_splits_go_on_where_they_stand() {
 fn assign_entries(entries: &BTreeMap<u32, ProgressEntry>) -> Say {
     use weir_proto::v1;
     let assignment = |entry: &ProgressEntry| v1::SplitAssignment {
+        limit: None,
         split: Some(split(&entry.split.topic, entry.split.index)),
         progress_partition: entry.split.index as i32 + 1,
         progress: Some(v1::Progress {

@@ -80,6 +80,35 @@ async fn splits_come_and_go_and_work_goes_on_without_a_jobmanager() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_come_to_and_kept_and_ends_with_the_leader_that_set_it() {
+    let mut world = World::on_mock().await;
+    world.produce(0, 300);
+    let mut peer = world.ready_peer().await;
+    let mut seen = Seen::new();
+    // Splits 0 and 1 have their limit in the middle of the log, 2 and 3 come later and find the reader there.
+    peer.say(assign_up_to(&world.job, [0, 1], &seen, Some(200))).await;
+    peer.hear_reports(&mut seen, |seen| all_at(seen, &[0, 1], 200)).await;
+    peer.say(assign_up_to(&world.job, [2, 3], &seen, Some(200))).await;
+    peer.hear_reports(&mut seen, |seen| all_at(seen, &[0, 1, 2, 3], 200)).await;
+    expect_each_once_in_order(&world.outputs(), 200);
+
+    // Given back and handed out without a limit, a split goes on; the others stay where they are.
+    peer.say(revoke(&world.job, [0])).await;
+    let Hear::Released(released) = peer.hear().await else { panic!("a revocation is answered") };
+    note(&mut seen, released.splits);
+    peer.say(assign(&world.job, [0], &seen)).await;
+    peer.hear_reports(&mut seen, |seen| all_at(seen, &[0], 300)).await;
+    assert!(all_at(&seen, &[1, 2, 3], 200), "{seen:?}");
+
+    // A later leader speaks: the reader has read past the limit, and goes back for what was left out.
+    peer.epoch = 4;
+    peer.say(Say::Barrier(v1::Barrier { checkpoint_id: 9 })).await;
+    peer.hear_reports(&mut seen, |seen| all_at(seen, &[0, 1, 2, 3], 300)).await;
+    expect_each_once_in_order(&world.outputs(), 300);
+    world.taskmanager.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_for_good_ends_the_process_with_its_reason() {
     let mut world = World::on_mock().await;
     let mut peer = world.peer().await;

@@ -6,7 +6,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use weir_proto::v1;
 
-use super::{Connection, document, progress, tables};
+use super::{
+    Connection, document,
+    offsets::{self, ExportArgs, ImportArgs},
+    progress, tables,
+};
 use crate::{
     exit::Outcome,
     output::{self, Format, number},
@@ -37,10 +41,18 @@ pub enum SavepointCommand {
         /// Becomes part of its name: letters, digits, `-`, `_`
         #[arg(long, default_value = "")]
         label: String,
+        /// Bring every partition to one plain offset first, so that any consumer can go on from it, and a start with
+        /// another number of splits too. Nothing above it is read meanwhile
+        #[arg(long)]
+        offset_cut: bool,
         /// Whom to ask, and how to print
         #[command(flatten)]
         connection: Connection,
     },
+    /// Print an offset cut as plain Kafka offsets
+    Export(ExportArgs),
+    /// Make a savepoint from plain Kafka offsets; `weir restore` goes there
+    Import(ImportArgs),
     /// List savepoints, newest first
     List {
         /// Whom to ask, and how to print
@@ -74,6 +86,9 @@ pub struct StopArgs {
     /// Becomes part of the savepoint's name: letters, digits, `-`, `_`
     #[arg(long, default_value = "")]
     pub label: String,
+    /// Bring every partition to one plain offset first, as in `weir savepoint trigger`
+    #[arg(long)]
+    pub offset_cut: bool,
     /// Whom to ask, and how to print
     #[command(flatten)]
     connection: Connection,
@@ -123,12 +138,14 @@ pub async fn checkpoints(args: &CheckpointsArgs) -> Outcome {
 /// Savepoints: take, list, show, delete.
 pub async fn savepoint(command: SavepointCommand) -> Outcome {
     match command {
-        SavepointCommand::Trigger { label, connection } => {
-            let request = v1::TriggerSavepointRequest { label };
+        SavepointCommand::Trigger { label, offset_cut, connection } => {
+            let request = v1::TriggerSavepointRequest { label, offset_cut };
             let call = connection.call(SLOW, async |client| client.trigger_savepoint(request.clone()).await);
-            let taken = progress::during("taking a savepoint", call).await?.savepoint;
-            show_savepoint(connection.output, "savepoint", taken.as_ref())
+            let taken = progress::during("taking a savepoint", call).await?;
+            show_savepoint(connection.output, "savepoint", taken.savepoint.as_ref(), &taken.offsets)
         }
+        SavepointCommand::Export(args) => offsets::export(args).await,
+        SavepointCommand::Import(args) => offsets::import(args).await,
         SavepointCommand::List { connection } => {
             let request = v1::ListSavepointsRequest {};
             let list = connection.call(QUICK, async |client| client.list_savepoints(request).await).await?.savepoints;
@@ -151,10 +168,10 @@ pub async fn savepoint(command: SavepointCommand) -> Outcome {
 
 /// Ends the job with a savepoint.
 pub async fn stop(args: StopArgs) -> Outcome {
-    let request = v1::StopWithSavepointRequest { label: args.label };
+    let request = v1::StopWithSavepointRequest { label: args.label, offset_cut: args.offset_cut };
     let call = args.connection.call(SLOW, async |client| client.stop_with_savepoint(request.clone()).await);
-    let taken = progress::during("stopping with a savepoint", call).await?.savepoint;
-    show_savepoint(args.connection.output, "stopped with savepoint", taken.as_ref())
+    let taken = progress::during("stopping with a savepoint", call).await?;
+    show_savepoint(args.connection.output, "stopped with savepoint", taken.savepoint.as_ref(), &taken.offsets)
 }
 
 /// Moves the job to a savepoint.
@@ -170,10 +187,20 @@ fn show_checkpoints(format: Format, name: &str, list: &[v1::CheckpointInfo]) -> 
     output::show(format, &document, || tables::checkpoints(list))
 }
 
-fn show_savepoint(format: Format, what: &str, taken: Option<&v1::CheckpointInfo>) -> Outcome {
-    let document = taken.map_or(Value::Null, document::checkpoint);
-    output::show(format, &json!({ "savepoint": document }), || {
+/// `cut`: the offsets of an offset cut.
+fn show_savepoint(
+    format: Format,
+    what: &str,
+    taken: Option<&v1::CheckpointInfo>,
+    cut: &[v1::PartitionOffset],
+) -> Outcome {
+    let mut document = json!({ "savepoint": taken.map_or(Value::Null, document::checkpoint) });
+    if !cut.is_empty() {
+        document["offsets"] = offsets::document_of(cut);
+    }
+    output::show(format, &document, || {
         let taken = taken.cloned().unwrap_or_default();
-        format!("{what} {}: {} ({} bytes)", taken.checkpoint_id, taken.location, number(taken.size_bytes))
+        let (id, location, bytes) = (taken.checkpoint_id, taken.location, number(taken.size_bytes));
+        format!("{what} {id}: {location} ({bytes} bytes){}", offsets::table_of(cut))
     })
 }

@@ -90,6 +90,7 @@ pub(super) fn checkpoint(checkpoint: &v1::CheckpointInfo) -> Value {
         "size_bytes": checkpoint.size_bytes,
         "location": checkpoint.location,
         "failure": (!checkpoint.failure.is_empty()).then_some(&checkpoint.failure),
+        "savepoint_kind": (!checkpoint.savepoint_kind.is_empty()).then_some(&checkpoint.savepoint_kind),
     })
 }
 
@@ -109,6 +110,16 @@ pub(super) fn restore(answer: &v1::RestoreResponse) -> Value {
         "savepoint": answer.savepoint.as_ref().map(checkpoint),
         "replayed_records": answer.replayed_records,
         "splits": splits.collect::<Vec<_>>(),
+        "partitions": answer.partitions.iter().map(partition_reset).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn partition_reset(each: &v1::PartitionReset) -> Value {
+    json!({
+        "topic": each.topic,
+        "partition": each.partition,
+        "replayed_at_most": each.replayed_at_most,
+        "skipped_at_most": each.skipped_at_most,
     })
 }
 
@@ -161,6 +172,7 @@ mod tests {
                 "kind",
                 "leader_epoch",
                 "location",
+                "savepoint_kind",
                 "size_bytes",
                 "status",
                 "trigger",

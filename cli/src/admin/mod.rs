@@ -2,6 +2,7 @@
 
 mod commands;
 mod document;
+mod offsets;
 mod operations;
 mod progress;
 mod tables;
@@ -19,7 +20,8 @@ pub use self::commands::{
     CheckpointsArgs, RestoreArgs, SavepointCommand, StopArgs, checkpoints, restore, savepoint, splits, status, stop,
     taskmanagers,
 };
-pub use self::operations::{ResetArgs, reset, resume, suspend};
+pub use self::offsets::{ExportArgs, Form, ImportArgs};
+pub use self::operations::{ResetArgs, SuspendArgs, reset, resume, suspend};
 pub use self::transactions::{TransactionsCommand, transactions};
 use crate::{
     args::parse_duration,

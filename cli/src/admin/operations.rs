@@ -9,11 +9,11 @@ use weir_proto::v1::{self, reset_request::To};
 use super::{
     Connection,
     commands::{QUICK, SLOW},
-    progress,
+    document, offsets, progress, tables,
 };
 use crate::{
     exit::{Failure, Outcome},
-    output::{self, number, table},
+    output,
 };
 
 /// `weir reset`
@@ -40,6 +40,17 @@ pub struct ResetArgs {
     connection: Connection,
 }
 
+/// `weir suspend`
+#[derive(Debug, clap::Args)]
+pub struct SuspendArgs {
+    /// Rest with every partition at one plain offset, from which another consumer can go on
+    #[arg(long)]
+    pub offset_cut: bool,
+    /// Whom to ask, and how to print
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// Where a reset leads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target(To);
@@ -53,13 +64,13 @@ fn parse_target(text: &str) -> Result<Target, String> {
         }
         _ if Path::new(text).is_file() => {
             let content = std::fs::read_to_string(text).map_err(|error| format!("`{text}` cannot be read: {error}"))?;
-            offsets(content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')))?
+            offsets_of(content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')))?
         }
-        _ => offsets(text.split(','))?,
+        _ => offsets_of(text.split(','))?,
     }))
 }
 
-fn offsets<'a>(entries: impl Iterator<Item = &'a str>) -> Result<To, String> {
+fn offsets_of<'a>(entries: impl Iterator<Item = &'a str>) -> Result<To, String> {
     let parse = |entry: &str| {
         // From the right: a topic's name has no colon, but nothing here depends on it.
         let mut fields = entry.rsplitn(3, ':');
@@ -79,14 +90,18 @@ fn offsets<'a>(entries: impl Iterator<Item = &'a str>) -> Result<To, String> {
 }
 
 /// Lets the job rest.
-pub async fn suspend(connection: &Connection) -> Outcome {
-    let call = connection.call(SLOW, async |client| client.suspend(v1::SuspendRequest {}).await);
-    let v1::SuspendResponse { location, warning } = progress::during("suspending", call).await?;
+pub async fn suspend(args: &SuspendArgs) -> Outcome {
+    let request = v1::SuspendRequest { offset_cut: args.offset_cut };
+    let call = args.connection.call(SLOW, async |client| client.suspend(request).await);
+    let v1::SuspendResponse { location, warning, offsets } = progress::during("suspending", call).await?;
     let present = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let document = json!({ "state": "SUSPENDED", "checkpoint": present(&location), "warning": present(&warning) });
-    output::show(connection.output, &document, || match present(&warning) {
-        None => format!("suspended; checkpoint {location}"),
-        Some(warning) => format!("suspended; {warning}"),
+    let mut document = json!({ "state": "SUSPENDED", "checkpoint": present(&location), "warning": present(&warning) });
+    if args.offset_cut {
+        document["offsets"] = offsets::document_of(&offsets);
+    }
+    output::show(args.connection.output, &document, || {
+        let snapshot = present(&warning).unwrap_or_else(|| format!("checkpoint {location}"));
+        format!("suspended; {snapshot}{}", offsets::table_of(&offsets))
     })
 }
 
@@ -110,29 +125,11 @@ pub async fn reset(args: ResetArgs) -> Outcome {
     };
     let call = args.connection.call(SLOW, async |client| client.reset(request.clone()).await);
     let answer = progress::during("moving splits", call).await?;
-    let partitions = answer.partitions.iter().map(|each| {
-        json!({
-            "topic": each.topic,
-            "partition": each.partition,
-            "replayed_at_most": each.replayed_at_most,
-            "skipped_at_most": each.skipped_at_most,
-        })
-    });
+    let partitions = answer.partitions.iter().map(document::partition_reset);
     let document = json!({ "splits": answer.splits, "partitions": partitions.collect::<Vec<_>>() });
     output::show(args.connection.output, &document, || {
         let head = format!("{} splits moved", answer.splits);
-        if answer.partitions.is_empty() {
-            return head;
-        }
-        let mut table = table(&["PARTITION", ">AGAIN AT MOST", ">PASSED OVER AT MOST"]);
-        for each in &answer.partitions {
-            table.add_row([
-                format!("{}-{}", each.topic, each.partition),
-                number(each.replayed_at_most),
-                number(each.skipped_at_most),
-            ]);
-        }
-        format!("{head}\n\n{}", table.trim_fmt())
+        if answer.partitions.is_empty() { head } else { format!("{head}\n\n{}", tables::resets(&answer.partitions)) }
     })
 }
 

@@ -145,7 +145,10 @@ pub(super) fn checkpoints(checkpoints: &[v1::CheckpointInfo]) -> String {
         table.add_row([
             checkpoint.checkpoint_id.to_string(),
             checkpoint.leader_epoch.to_string(),
-            checkpoint.kind.clone(),
+            match checkpoint.savepoint_kind.as_str() {
+                "" | "OPERATOR" => checkpoint.kind.clone(),
+                kind => format!("{} ({})", checkpoint.kind, kind.to_lowercase().replace('_', " ")),
+            },
             checkpoint.status.clone(),
             time(checkpoint.triggered_unix_ms).unwrap_or_else(|| "-".to_owned()),
             // Unknown for what was read from storage.
@@ -159,7 +162,11 @@ pub(super) fn checkpoints(checkpoints: &[v1::CheckpointInfo]) -> String {
 
 pub(super) fn restore(answer: &v1::RestoreResponse) -> String {
     let location = answer.savepoint.as_ref().map(|savepoint| savepoint.location.clone()).unwrap_or_default();
-    let head = format!("restored {location}: {} records are done again", number(answer.replayed_records));
+    let at_most = if answer.partitions.is_empty() { "" } else { "at most " };
+    let head = format!("restored {location}: {at_most}{} records are done again", number(answer.replayed_records));
+    if !answer.partitions.is_empty() {
+        return format!("{head}\n\n{}", resets(&answer.partitions));
+    }
     if answer.splits.is_empty() {
         return head;
     }
@@ -173,6 +180,15 @@ pub(super) fn restore(answer: &v1::RestoreResponse) -> String {
         ]);
     }
     format!("{head}\n\n{}", table.trim_fmt())
+}
+
+pub(super) fn resets(partitions: &[v1::PartitionReset]) -> String {
+    let mut table = table(&["PARTITION", ">AGAIN AT MOST", ">PASSED OVER AT MOST"]);
+    for each in partitions {
+        let partition = format!("{}-{}", each.topic, each.partition);
+        table.add_row([partition, number(each.replayed_at_most), number(each.skipped_at_most)]);
+    }
+    table.trim_fmt()
 }
 
 fn split_name(split: Option<&v1::SplitId>) -> String {

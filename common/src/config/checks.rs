@@ -61,6 +61,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     properties(config, &mut found);
     transactions(config, &mut found);
     timers(config, &mut found);
+    savepoints(config, &mut found);
     counts(config, &mut found);
     restarts(config, &mut found);
     leadership(config, &mut found);
@@ -377,6 +378,23 @@ fn timers(config: &Config, found: &mut Found) {
         &["enrich.retry.budget", "enrich.retry.max_backoff"],
         format!("{} is less than one wait of `max_backoff`, {}", text(retry.budget), text(retry.max_backoff)),
         "raise it, or lower `enrich.retry.max_backoff`",
+    );
+}
+
+fn savepoints(config: &Config, found: &mut Found) {
+    let savepoint = &config.savepoint;
+    found.some_time("savepoint.cut_timeout", savepoint.cut_timeout);
+    let Some(interval) = savepoint.interval else { return };
+    found.some_time("savepoint.interval", interval);
+    found.unless(
+        savepoint.retention >= interval,
+        &["savepoint.retention", "savepoint.interval"],
+        format!(
+            "{} is less than `savepoint.interval`, {}: a savepoint would be deleted before the next one is due",
+            duration::format(savepoint.retention),
+            duration::format(interval)
+        ),
+        "raise it; 30 d is the default",
     );
 }
 

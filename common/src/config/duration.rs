@@ -81,6 +81,28 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     deserializer.deserialize_any(Visitor)
 }
 
+/// For a duration that may be left out.
+pub mod optional {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// For serde's `with`.
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// For serde's `with`; the field needs a default, too.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Written(#[serde(with = "super")] Duration);
+        Ok(Option::<Written>::deserialize(deserializer)?.map(|Written(duration)| duration))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

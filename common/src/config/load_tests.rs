@@ -183,6 +183,11 @@ const BAD: &[(&str, &[&str])] = &[
     ("stream_manager.sink.options.properties.linger.ms: 40000", &["linger.ms: 40000 ms is not below"]),
     ("heartbeat.interval: 6 s", &["heartbeat.interval: 6 s is more than half of", "lower it to 5 s"]),
     ("heartbeat.grant: 1 s", &["heartbeat.grant: 1 s is not above"]),
+    (
+        "savepoint: {interval: 2 h, retention: 1 h}",
+        &["savepoint.retention: 1 h is less than `savepoint.interval`, 2 h"],
+    ),
+    ("savepoint.interval: 12", &["savepoint.interval: ", "has no unit"]),
     ("checkpoint: {min_pause: 40 s}", &["checkpoint.min_pause: 40 s is longer than `checkpoint.interval`"]),
     ("checkpoint.timeout: 500 ms", &["checkpoint.timeout: 500 ms is not above `transaction.interval`"]),
     ("checkpoint.interval: 0 s", &["checkpoint.interval: is no time at all"]),

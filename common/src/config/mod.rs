@@ -12,6 +12,7 @@ mod load;
 mod nearest;
 mod reader;
 mod restart_strategy;
+mod savepoint;
 pub mod size;
 mod starting_offsets;
 mod template;
@@ -28,6 +29,7 @@ pub use self::{
     jobmanager::{HighAvailability, HighAvailabilityType, Jobmanager},
     load::{ConfigError, Ignored, Loaded, Origin, Problem, load},
     restart_strategy::{ExponentialDelay, FailureRate, FixedDelay, RestartKind, RestartStrategy},
+    savepoint::Savepoint,
     starting_offsets::StartingOffsets,
 };
 use crate::split::SplitsPerPartition;
@@ -47,6 +49,9 @@ pub struct Config {
     /// Periodic snapshots.
     #[serde(default)]
     pub checkpoint: Checkpoint,
+    /// Periodic savepoints, and the offset cut.
+    #[serde(default)]
+    pub savepoint: Savepoint,
     /// Where snapshots live.
     #[serde(default)]
     pub storage: Storage,

@@ -19,7 +19,7 @@ const IGNORED: [(&str, &str); 1] =
     [("log_config", "it configures Python's logging; here `log.format` and `log.level` do")];
 
 /// Flink's keys, which stand in production's cluster settings, and ours.
-const FLINK: [(&str, &str); 12] = [
+const FLINK: [(&str, &str); 14] = [
     ("execution.checkpointing.interval", "checkpoint.interval"),
     ("execution.checkpointing.timeout", "checkpoint.timeout"),
     ("execution.checkpointing.min-pause", "checkpoint.min_pause"),
@@ -28,6 +28,8 @@ const FLINK: [(&str, &str); 12] = [
     ("state.checkpoints.num-retained", "checkpoint.retained"),
     ("state.checkpoints.dir", "storage.uri"),
     ("state.savepoints.dir", "storage.uri"),
+    ("kubernetes.operator.periodic.savepoint.interval", "savepoint.interval"),
+    ("kubernetes.operator.savepoint.history.max.age", "savepoint.retention"),
     ("s3.endpoint", "storage.s3.endpoint"),
     ("s3.path.style.access", "storage.s3.path_style_access"),
     ("heartbeat.interval.ms", "heartbeat.interval"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use weir_common::{
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
     split::{SplitId, TopicPartition},
@@ -12,13 +13,46 @@ use super::event::{RequestId, SplitStates};
 /// Why a snapshot is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotKind {
-    /// Periodic.
+    /// Periodic, and gone when there are enough newer ones.
     Checkpoint,
-    /// Asked for; never deleted by itself.
+    /// To be kept.
     Savepoint {
         /// The operator's name for it, may be empty.
         label: String,
+        /// Which.
+        kind: SavepointKind,
     },
+}
+
+/// What a savepoint is, and what becomes of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SavepointKind {
+    /// Asked for; never deleted by itself.
+    #[default]
+    Operator,
+    /// Asked for as an offset cut: every partition is finished below one offset and untouched from there on.
+    OffsetCut,
+    /// Taken every `savepoint.interval`; deleted by age.
+    Periodic,
+    /// Made from plain Kafka offsets: it says where to go, not how far the job has come.
+    Imported,
+}
+
+impl SavepointKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Operator, Self::OffsetCut, Self::Periodic, Self::Imported];
+
+    /// As it stands in a savepoint and in the protocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "OPERATOR",
+            Self::OffsetCut => "OFFSET_CUT",
+            Self::Periodic => "PERIODIC",
+            Self::Imported => "IMPORTED",
+        }
+    }
 }
 
 /// Something that the shell must do. Those to one taskmanager keep their order. Slow ones come back as events.
@@ -39,6 +73,8 @@ pub enum Action {
         taskmanager: TaskmanagerId,
         /// The splits.
         splits: SplitStates,
+        /// Where a partition is named, nothing at or above its offset is to be taken in.
+        limits: BTreeMap<TopicPartition, i64>,
     },
     /// Take splits back; answered by `Released`.
     SendRevoke {
@@ -98,6 +134,13 @@ pub enum Action {
         kind: SnapshotKind,
         /// All splits of the job.
         splits: SplitStates,
+    },
+    /// Look which savepoints there are; then `SavepointsListed` or `SavepointsUnknown`.
+    ListSavepoints,
+    /// Delete these; one that cannot be deleted is seen again at the next look.
+    DeleteSavepoints {
+        /// As they were listed.
+        keys: Vec<String>,
     },
     /// Answer an operator.
     Reply {

@@ -5,16 +5,20 @@
 //! the progress in Kafka is a normal thing.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use weir_common::ids::{CheckpointId, TaskmanagerId};
+use weir_common::{
+    ids::{CheckpointId, TaskmanagerId},
+    progress::Progress,
+    split::TopicPartition,
+};
 
 use super::{
     Coordinator, Settings,
-    action::{Action, Reply, SnapshotKind},
-    event::RequestId,
+    action::{Action, Reply, SavepointKind, SnapshotKind},
+    event::{RequestId, SplitState, SplitStates},
     suspension::Phase,
     taskmanagers::Lease,
 };
@@ -34,7 +38,17 @@ struct Pending {
     triggered: Duration,
     /// Who has not reported yet.
     awaiting: BTreeSet<TaskmanagerId>,
+    /// What it says, where that is not how far the job has come.
+    imported: Option<SplitStates>,
     storing: bool,
+}
+
+/// A savepoint that waits for its turn.
+#[derive(Clone, Debug)]
+struct Waiting {
+    request: RequestId,
+    kind: SnapshotKind,
+    imported: Option<SplitStates>,
 }
 
 /// How a snapshot ended, or that it has not.
@@ -77,7 +91,7 @@ pub(super) struct Checkpoints {
     next_id: CheckpointId,
     next_trigger: Duration,
     pending: Option<Pending>,
-    waiting: VecDeque<(RequestId, String)>,
+    waiting: VecDeque<Waiting>,
     pub(super) history: VecDeque<CheckpointView>,
     pub(super) completed: u64,
     pub(super) failed: u64,
@@ -121,6 +135,10 @@ impl Checkpoints {
         self.pending.is_none()
     }
 
+    pub(super) fn pending_kind(&self) -> Option<&SnapshotKind> {
+        self.pending.as_ref().map(|pending| &pending.kind)
+    }
+
     /// The next one is due at once.
     pub(super) fn hurry(&mut self, now: Duration) {
         self.next_trigger = now;
@@ -130,7 +148,7 @@ impl Checkpoints {
         let id = self.next_id;
         self.next_id = id.next();
         let awaiting = BTreeSet::new();
-        self.pending.insert(Pending { id, kind, request, triggered: now, awaiting, storing: false })
+        self.pending.insert(Pending { id, kind, request, triggered: now, awaiting, imported: None, storing: false })
     }
 
     fn end(&mut self, now: Duration, settings: &Settings, status: Status) -> Option<Pending> {
@@ -169,15 +187,42 @@ impl Coordinator {
         if stop {
             return self.stop_requested(request, label);
         }
+        self.wait_for_savepoint(Waiting {
+            request,
+            kind: SnapshotKind::Savepoint { label, kind: SavepointKind::Operator },
+            imported: None,
+        });
+    }
+
+    /// Counters are not the file's to say: they stay zero, and a restore keeps the job's own.
+    pub(super) fn import_requested(
+        &mut self,
+        request: RequestId,
+        label: String,
+        offsets: &BTreeMap<TopicPartition, i64>,
+    ) {
+        let mut imported = SplitStates::new();
+        for id in self.splits.keys() {
+            let Some(offset) = offsets.get(&id.topic_partition()) else {
+                let reason = format!("{} was discovered meanwhile; try again with it", id.topic_partition());
+                return self.reply(request, Reply::Rejected { reason });
+            };
+            imported.insert(id.clone(), SplitState { progress: Progress::at(*offset), ..SplitState::default() });
+        }
+        let kind = SnapshotKind::Savepoint { label, kind: SavepointKind::Imported };
+        self.wait_for_savepoint(Waiting { request, kind, imported: Some(imported) });
+    }
+
+    fn wait_for_savepoint(&mut self, waiting: Waiting) {
         let rejected = match self.phase {
             _ if self.splits.is_empty() => Some("the job has no splits yet; try again when it runs"),
             Phase::Running if self.checkpoints.waiting.len() < MAX_WAITING_SAVEPOINTS => None,
             Phase::Running => Some("too many savepoints are waiting; try again when some are done"),
-            _ => Some("the job is being stopped or restored"),
+            _ => Some("the job is being cut, stopped or restored; try again when that is done"),
         };
         match rejected {
-            None => self.checkpoints.waiting.push_back((request, label)),
-            Some(reason) => self.reply(request, Reply::Rejected { reason: reason.to_owned() }),
+            None => self.checkpoints.waiting.push_back(waiting),
+            Some(reason) => self.reply(waiting.request, Reply::Rejected { reason: reason.to_owned() }),
         }
     }
 
@@ -187,8 +232,16 @@ impl Coordinator {
         if !matches!(self.phase, Phase::Running) || self.splits.is_empty() || !self.checkpoints.idle() {
             return;
         }
-        if let Some((request, label)) = self.checkpoints.waiting.pop_front() {
-            self.checkpoints.begin(self.now, SnapshotKind::Savepoint { label }, Some(request));
+        if let Some(Waiting { request, kind, imported }) = self.checkpoints.waiting.pop_front() {
+            let pending = self.checkpoints.begin(self.now, kind, Some(request));
+            if imported.is_some() {
+                pending.imported = imported;
+                return;
+            }
+        } else if self.may_trigger()
+            && let Some(kind) = self.due_savepoint()
+        {
+            self.checkpoints.begin(self.now, kind, None);
         } else if self.may_trigger() && self.checkpoints.next_trigger <= self.now {
             self.checkpoints.begin(self.now, SnapshotKind::Checkpoint, None);
         } else {
@@ -208,6 +261,11 @@ impl Coordinator {
         pending.awaiting = owners;
     }
 
+    /// A snapshot of what is committed as far as is known, without a barrier.
+    pub(super) fn snapshot_as_it_stands(&mut self, kind: SnapshotKind, request: RequestId) {
+        self.checkpoints.begin(self.now, kind, Some(request));
+    }
+
     /// A snapshot of a job where nobody owns anything, for its end.
     pub(super) fn snapshot_at_rest(&mut self, kind: SnapshotKind) -> CheckpointId {
         self.checkpoints.begin(self.now, kind, None).id
@@ -220,8 +278,8 @@ impl Coordinator {
             return;
         }
         pending.storing = true;
-        let (checkpoint, kind) = (pending.id, pending.kind.clone());
-        let splits = self.states();
+        let (checkpoint, kind, imported) = (pending.id, pending.kind.clone(), pending.imported.take());
+        let splits = imported.unwrap_or_else(|| self.states());
         self.actions.push(Action::StoreSnapshot { checkpoint, kind, splits });
     }
 
@@ -230,8 +288,11 @@ impl Coordinator {
             return;
         }
         let status = Status::Completed { location: location.clone(), size_bytes };
-        let request = self.checkpoints.end(self.now, &self.settings, status).and_then(|pending| pending.request);
-        if let Some(request) = request {
+        let ended = self.checkpoints.end(self.now, &self.settings, status);
+        if let Some(pending) = &ended {
+            self.periodic_ended(&pending.kind, true);
+        }
+        if let Some(request) = ended.and_then(|pending| pending.request) {
             self.reply(request, Reply::Savepoint { checkpoint, location: location.clone() });
         }
         self.stop_stored(checkpoint, &location);
@@ -244,8 +305,11 @@ impl Coordinator {
         }
         tracing::warn!(%checkpoint, reason, "checkpoint failed; the job goes on and the next one is tried in time");
         let status = Status::Failed { reason: reason.to_owned() };
-        let request = self.checkpoints.end(self.now, &self.settings, status).and_then(|pending| pending.request);
-        if let Some(request) = request {
+        let ended = self.checkpoints.end(self.now, &self.settings, status);
+        if let Some(pending) = &ended {
+            self.periodic_ended(&pending.kind, false);
+        }
+        if let Some(request) = ended.and_then(|pending| pending.request) {
             self.reply(request, Reply::Failed { reason: reason.to_owned() });
         }
         self.stop_failed(checkpoint, reason);
@@ -277,7 +341,7 @@ impl Coordinator {
 
     /// Savepoints that still wait when the job stops are answered.
     pub(super) fn reject_waiting_savepoints(&mut self) {
-        for (request, _) in std::mem::take(&mut self.checkpoints.waiting) {
+        for Waiting { request, .. } in std::mem::take(&mut self.checkpoints.waiting) {
             self.reply(request, Reply::Rejected { reason: "the job is being stopped or restored".to_owned() });
         }
     }

@@ -1,14 +1,16 @@
 //! What happens outside of the coordinator.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use weir_common::{
     counters::SplitCounters,
     failure::SplitFailure,
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
     progress::Progress,
-    split::{SplitId, TopicName},
+    split::{SplitId, TopicName, TopicPartition},
 };
+
+use super::action::SavepointKind;
 
 /// A split's progress and what has become of its records, always together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,28 @@ pub struct Allowed {
     pub replay: bool,
     /// Records are passed over that nobody has read.
     pub skip: bool,
+}
+
+/// What becomes of the job after an offset cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterCut {
+    /// It goes on.
+    GoOn,
+    /// It ends there.
+    Stop,
+    /// It rests there until it is resumed.
+    Suspend,
+}
+
+/// A savepoint as it lies in storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSavepoint {
+    /// Names it there.
+    pub key: String,
+    /// Which kind.
+    pub kind: SavepointKind,
+    /// Since it was written.
+    pub age: Duration,
 }
 
 /// Something that happened outside of the coordinator. Events of one taskmanager arrive in the order it sent them.
@@ -151,6 +175,31 @@ pub enum Event {
         /// End the job with it.
         stop: bool,
     },
+    /// An operator asks for a savepoint in which every partition is one plain offset.
+    OffsetCutRequested {
+        /// Who asks.
+        request: RequestId,
+        /// A name for it, may be empty.
+        label: String,
+        /// What becomes of the job.
+        then: AfterCut,
+    },
+    /// An operator makes a savepoint from plain offsets that the shell has checked against the log.
+    ImportRequested {
+        /// Who asks.
+        request: RequestId,
+        /// A name for it, may be empty.
+        label: String,
+        /// One for each partition.
+        offsets: BTreeMap<TopicPartition, i64>,
+    },
+    /// What [`super::action::Action::ListSavepoints`] found.
+    SavepointsListed {
+        /// All of them.
+        savepoints: Vec<StoredSavepoint>,
+    },
+    /// Storage did not answer.
+    SavepointsUnknown,
     /// An operator rewinds the job to a savepoint that the shell has read and checked.
     RestoreRequested {
         /// Who asks.

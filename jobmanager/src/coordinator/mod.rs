@@ -11,9 +11,12 @@
 pub mod action;
 mod assignment;
 mod checkpoint;
+mod cut;
 pub mod event;
 mod failure;
 mod invariants;
+mod periodic;
+pub mod plain_offsets;
 mod reset;
 mod restarts;
 mod splits;
@@ -27,7 +30,7 @@ pub mod view;
 use std::{collections::BTreeMap, time::Duration};
 
 use weir_common::{
-    config::RestartStrategy,
+    config::{RestartStrategy, Savepoint as SavepointSettings},
     ids::{CheckpointId, LeaderEpoch, SlotId, TaskmanagerId},
     split::SplitId,
 };
@@ -36,6 +39,7 @@ use self::{
     action::Action,
     checkpoint::Checkpoints,
     event::Event,
+    periodic::Periodic,
     restarts::Restarts,
     splits::{Moves, Split},
     suspension::{Phase, Rest},
@@ -66,6 +70,8 @@ pub struct Settings {
     pub retry_delay: Duration,
     /// Time between two mirrors of the lag.
     pub mirror_interval: Duration,
+    /// Section `savepoint`.
+    pub savepoints: SavepointSettings,
     /// What follows a failure.
     pub restart_strategy: RestartStrategy,
     /// An operator had suspended the job before this leadership.
@@ -92,6 +98,7 @@ pub struct Coordinator {
     /// While it lasts, orphaned slots may be claimed and no split is handed out whose owner is not known.
     adoption_ends: Option<Duration>,
     checkpoints: Checkpoints,
+    periodic: Periodic,
     phase: Phase,
     /// The job rests until it is resumed.
     rest: Option<Rest>,
@@ -119,6 +126,7 @@ impl Coordinator {
             moves: Moves::default(),
             grants: 0,
             checkpoints: Checkpoints::new(settings.first_checkpoint, settings.checkpoint_interval),
+            periodic: Periodic::new(settings.savepoints.interval, settings.savepoints.retention),
             phase: Phase::Running,
             rest: settings.suspended.then_some(Rest::Suspended),
             restarts: Restarts::new(settings.restart_strategy.clone()),
@@ -160,6 +168,8 @@ impl Coordinator {
             .chain(restart)
             .chain(self.adoption_ends)
             .chain(checkpoint)
+            .chain(self.periodic.next_deadline(self.may_trigger() && self.checkpoints.idle()))
+            .chain(self.cut().map(|cut| cut.deadline))
             .chain([self.next_mirror])
             .min()
     }
@@ -184,6 +194,10 @@ impl Coordinator {
             }
             Event::SnapshotFailed { checkpoint, reason } => self.checkpoint_failed(checkpoint, &reason),
             Event::SavepointRequested { request, label, stop } => self.savepoint_requested(request, label, stop),
+            Event::OffsetCutRequested { request, label, then } => self.offset_cut_requested(request, label, then),
+            Event::ImportRequested { request, label, offsets } => self.import_requested(request, label, &offsets),
+            Event::SavepointsListed { savepoints } => self.savepoints_listed(&savepoints),
+            Event::SavepointsUnknown => self.savepoints_unknown(),
             Event::RestoreRequested { request, splits, allow_replay } => {
                 self.restore_requested(request, splits, allow_replay);
             }
@@ -216,14 +230,17 @@ impl Coordinator {
             }
         }
         self.time_out_checkpoint();
+        self.time_out_cut();
+        self.look_for_savepoints();
         self.mirror_lag();
     }
 
     /// What follows from the state as it is now, whatever the event was.
     fn move_on(&mut self) {
+        self.cut_further();
+        self.suspend_further();
         self.lease_slots();
         self.rebalance();
-        self.suspend_further();
         self.dismiss_drained();
         self.trigger_checkpoint();
         self.complete_barrier();
@@ -239,7 +256,9 @@ impl Coordinator {
         }
         self.next_mirror = self.now + self.settings.mirror_interval;
         let cursors = self.cursors();
-        if cursors != self.mirrored {
+        // While a job is found suspended, its group may be used by whoever goes on in its place.
+        let found_suspended = self.rest == Some(Rest::Suspended) && self.mirrored.is_empty();
+        if cursors != self.mirrored && !found_suspended {
             self.mirrored.clone_from(&cursors);
             self.actions.push(Action::MirrorLag { cursors });
         }

@@ -125,7 +125,7 @@ impl Coordinator {
     /// Something failed: from when on what failed may be handed out again. A job that is at rest, or comes to it, has
     /// nothing to restart.
     pub(super) fn failure(&mut self, what: &str) -> Duration {
-        if !self.is_running() {
+        if !self.is_at_work() {
             return self.now;
         }
         match self.restarts.failed(self.now, what) {

@@ -31,6 +31,8 @@ pub(super) struct Split {
     pub(super) wait_until: Duration,
     /// It cannot be read.
     pub(super) failure: Option<SplitFailure>,
+    /// Where its owner was told to stop.
+    pub(super) limit: Option<i64>,
 }
 
 impl Split {
@@ -121,6 +123,7 @@ impl Coordinator {
                 moving_since: None,
                 wait_until: Duration::ZERO,
                 failure: None,
+                limit: None,
             });
         }
     }
@@ -192,9 +195,10 @@ impl Coordinator {
     /// costs the rest nothing; a draining owner gives all at once.
     pub(super) fn rebalance(&mut self) {
         self.revoke_from_draining();
-        if !self.is_running() || self.adoption_ends.is_some() {
+        if !self.is_at_work() || self.adoption_ends.is_some() {
             return;
         }
+        self.take_back_limited();
         let members: Vec<&TaskmanagerId> =
             self.taskmanagers.iter().filter(|(_, each)| each.takes_splits()).map(|(id, _)| id).collect();
         let current = self.splits.iter().filter_map(|(id, split)| Some((id, split.owner.taskmanager()?))).collect();
@@ -205,6 +209,7 @@ impl Coordinator {
         for (id, target) in planned {
             match &self.splits[id].owner {
                 Owner::Nobody if self.splits[id].may_not_start(self.now) => {}
+                Owner::Nobody if self.is_left_alone(id, &self.splits[id]) => {}
                 Owner::Nobody if self.taskmanagers[target].connected => {
                     assigned.entry(target.clone()).or_default().push(id.clone());
                 }
@@ -252,8 +257,12 @@ impl Coordinator {
 
     fn assign(&mut self, to: &TaskmanagerId, splits: Vec<SplitId>) {
         let mut states = SplitStates::new();
+        let mut limits = BTreeMap::new();
         for id in splits {
+            let limit = self.limit_of(&id);
+            limits.extend(limit.map(|limit| (id.topic_partition(), limit)));
             if let Some(split) = self.splits.get_mut(&id) {
+                split.limit = limit;
                 split.owner = Owner::Taskmanager(to.clone());
                 split.failure = None;
                 if let Some(since) = split.moving_since.take() {
@@ -262,7 +271,7 @@ impl Coordinator {
                 states.insert(id, split.state.clone());
             }
         }
-        self.actions.push(Action::SendAssign { taskmanager: to.clone(), splits: states });
+        self.actions.push(Action::SendAssign { taskmanager: to.clone(), splits: states, limits });
     }
 
     pub(super) fn revoke(&mut self, from: &TaskmanagerId, splits: Vec<SplitId>) {

@@ -7,8 +7,9 @@ use weir_common::{ids::CheckpointId, split::SplitId};
 
 use super::{
     Coordinator,
-    action::{Action, Replay, Reply, SnapshotKind},
-    event::{Allowed, RequestId, SplitStates},
+    action::{Action, Replay, Reply, SavepointKind, SnapshotKind},
+    cut::Cut,
+    event::{AfterCut, Allowed, RequestId, SplitStates},
     splits::Owner,
 };
 
@@ -18,6 +19,8 @@ pub(super) enum Phase {
     Running,
     /// Splits are being released, for a purpose.
     Releasing(Purpose),
+    /// At work below an offset cut.
+    Cutting(Cut),
     /// At rest; the last savepoint is being stored.
     Stopping {
         request: RequestId,
@@ -63,12 +66,18 @@ pub(super) enum Purpose {
     Restore { request: RequestId, splits: SplitStates, allow_replay: bool },
     Reset { request: RequestId, splits: BTreeMap<SplitId, i64>, allowed: Allowed },
     Rest { rest: Rest, request: Option<RequestId> },
+    Cut(Cut),
 }
 
 impl Coordinator {
     /// Nothing is asked of the job, and it does not rest.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running) && self.rest.is_none()
+    }
+
+    /// Splits and slots are handed out.
+    pub(super) fn is_at_work(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Cutting(_)) && self.rest.is_none()
     }
 
     pub(super) fn suspend_requested(&mut self, request: RequestId) {
@@ -142,8 +151,15 @@ impl Coordinator {
     }
 
     pub(super) fn come_to_rest(&mut self, purpose: Purpose) {
+        if let Phase::Cutting(cut) = &self.phase {
+            let reason = "the job comes to rest before the cut is there; `weir status` says why".to_owned();
+            self.reply(cut.request, Reply::Failed { reason });
+        }
+        let goes_on = matches!(&purpose, Purpose::Cut(cut) if cut.then == AfterCut::GoOn);
         self.phase = Phase::Releasing(purpose);
-        self.reject_waiting_savepoints();
+        if !goes_on {
+            self.reject_waiting_savepoints();
+        }
     }
 
     /// Asks for what is still held; once nothing is, does what the rest was for.
@@ -162,10 +178,12 @@ impl Coordinator {
         let Phase::Releasing(purpose) = std::mem::replace(&mut self.phase, Phase::Running) else { return };
         match purpose {
             Purpose::Stop { request, label } => {
-                let checkpoint = self.snapshot_at_rest(SnapshotKind::Savepoint { label });
+                let kind = SnapshotKind::Savepoint { label, kind: SavepointKind::Operator };
+                let checkpoint = self.snapshot_at_rest(kind);
                 self.phase = Phase::Stopping { request, checkpoint };
             }
             Purpose::Restore { request, splits, allow_replay } => self.rewind(request, splits, allow_replay),
+            Purpose::Cut(cut) => self.cut_at_rest(cut),
             Purpose::Reset { request, splits, allowed } => self.reset(request, splits, allowed),
             Purpose::Rest { rest: Rest::Suspended, request: Some(request) } => {
                 let checkpoint = self.snapshot_at_rest(SnapshotKind::Checkpoint);

@@ -121,7 +121,7 @@ impl Coordinator {
         }
         for split in held.splits.keys() {
             if let Some(known) = self.splits.get_mut(split) {
-                known.owner = Owner::Taskmanager(id.clone());
+                (known.owner, known.limit) = (Owner::Taskmanager(id.clone()), None);
             }
         }
         tracing::info!(taskmanager = %id, slot = %held.slot, splits = held.splits.len(), "adopted with what it holds");
@@ -237,7 +237,7 @@ impl Coordinator {
     /// Everyone who is connected and stays gets a slot, the lowest first.
     pub(super) fn lease_slots(&mut self) {
         self.free_unclaimed();
-        if !self.is_running() {
+        if !self.is_at_work() {
             return;
         }
         let waiting: Vec<TaskmanagerId> = self

@@ -56,7 +56,7 @@ pub struct SplitView {
 
 impl Coordinator {
     /// `INITIALIZING` (no splits yet), `RUNNING`, `RESTARTING` (something waits after a failure, the rest goes on),
-    /// `SUSPENDING`, `SUSPENDED`, `FAILING`, `FAILED`, `STOPPING`, `RESTORING`, `RESETTING`, `FINISHED`.
+    /// `CUTTING` (an offset cut is made), `SUSPENDING`, `SUSPENDED`, `FAILING`, `FAILED`, `STOPPING`, `RESTORING`, `RESETTING`, `FINISHED`.
     #[must_use]
     pub fn job_state(&self) -> &'static str {
         match &self.phase {
@@ -68,6 +68,7 @@ impl Coordinator {
                 None if self.next_restart().is_some() => "RESTARTING",
                 None => "RUNNING",
             },
+            Phase::Releasing(Purpose::Cut(_)) | Phase::Cutting(_) => "CUTTING",
             Phase::Releasing(Purpose::Rest { rest: Rest::Failed { .. }, .. }) => "FAILING",
             Phase::Releasing(Purpose::Rest { .. }) | Phase::Suspending { .. } => "SUSPENDING",
             Phase::Releasing(Purpose::Reset { .. }) => "RESETTING",
@@ -84,6 +85,10 @@ impl Coordinator {
             (Phase::Releasing(Purpose::Rest { rest: Rest::Failed { reason }, .. }), _)
             | (_, Some(Rest::Failed { reason })) => Some(format!("{reason}; `weir resume` starts the job again")),
             (_, Some(Rest::Suspended)) => Some("an operator suspended the job; `weir resume` lets it go on".to_owned()),
+            (Phase::Cutting(_) | Phase::Releasing(Purpose::Cut(_)), None) => {
+                let waiting = self.waits_for()?;
+                Some(format!("an offset cut is made, nothing above it is read meanwhile: {waiting}"))
+            }
             (Phase::Running, None) => {
                 let wait = self.next_restart()?.saturating_sub(self.now);
                 let last = self.restarts.last.as_deref().unwrap_or("a failure");

@@ -76,6 +76,18 @@ impl Backend for KafkaBackend {
         self.kafka.topic_ids(self.source_topics.iter().map(|topic| topic.as_str().into()).collect()).await
     }
 
+    async fn commit_group(&self, group: String, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+        self.kafka.commit_group(group, offsets).await
+    }
+
+    async fn group_offsets(
+        &self,
+        group: String,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        self.kafka.group_offsets(group, partitions).await
+    }
+
     async fn new_partitions(
         &self,
         known: BTreeSet<TopicPartition>,

@@ -13,7 +13,7 @@ use weir_common::{
     split::{TopicName, TopicPartition},
 };
 
-use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, Shared, problem};
+use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, Shared, consumer, problem};
 use crate::runtime::ResetTo;
 
 /// Every partition of the topics, from how many each has.
@@ -37,7 +37,10 @@ impl Kafka {
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         self.blocking(move |shared| {
             let found = match start {
-                StartingOffsets::Committed => committed(shared, &partitions)?,
+                StartingOffsets::Committed => {
+                    let group = &shared.config.stream_manager.source.options.consumer_group;
+                    committed(shared, &shared.source, group, &partitions)?
+                }
                 StartingOffsets::Timestamp(time) => since(shared, &partitions, time)?,
                 StartingOffsets::Earliest | StartingOffsets::Latest => BTreeMap::new(),
             };
@@ -112,27 +115,78 @@ impl Kafka {
         self.blocking(move |shared| {
             let group = &shared.config.stream_manager.source.options.consumer_group;
             let what = format!("mirroring lag to group {group} at {}", shared.source_address());
-            let mut list = TopicPartitionList::new();
-            for (partition, cursor) in &cursors {
-                list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*cursor))
-                    .map_err(|error| problem(&what, &error))?;
-            }
-            let _ = shared.source.poll(Duration::ZERO);
-            shared.source.commit(&list, CommitMode::Sync).map_err(|error| match error.rdkafka_error_code() {
-                Some(
-                    RDKafkaErrorCode::UnknownMemberId
-                    | RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::RebalanceInProgress,
-                ) => KafkaProblem::GroupHasMembers(format!(
+            commit(&shared.source, &cursors, &what, || {
+                format!(
                     "consumer group {group} at {} has members, lag is not mirrored to it; stop them, or set another \
                      stream_manager.source.options.consumer_group",
                     shared.source_address()
-                )),
-                _ => problem(&what, &error),
+                )
             })
         })
         .await
     }
+
+    /// What a consumer group has committed; partitions without a commit are left out.
+    ///
+    /// # Errors
+    /// The source cluster does not answer, or does not let us.
+    pub async fn group_offsets(
+        &self,
+        group: String,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        self.blocking(move |shared| committed(shared, &of_group(shared, &group)?, &group, &partitions)).await
+    }
+
+    /// Commits offsets to another consumer group, for whoever goes on from them.
+    ///
+    /// # Errors
+    /// [`KafkaProblem::GroupHasMembers`]: somebody consumes with it.
+    pub async fn commit_group(
+        &self,
+        group: String,
+        offsets: BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), KafkaProblem> {
+        self.blocking(move |shared| {
+            let what = format!("committing to group {group} at {}", shared.source_address());
+            commit(&of_group(shared, &group)?, &offsets, &what, || {
+                format!(
+                    "consumer group {group} at {} has members, which would not notice: stop them first",
+                    shared.source_address()
+                )
+            })
+        })
+        .await
+    }
+}
+
+/// A client in another group than the lag mirror's.
+fn of_group(shared: &Shared, group: &str) -> Result<Consumer, KafkaProblem> {
+    let mut config = weir_common::kafka::mirror_consumer(&shared.config);
+    consumer(config.set("group.id", group), "group", "source")
+}
+
+/// Commits plainly, as the broker allows while the group has no members.
+fn commit(
+    client: &Consumer,
+    offsets: &BTreeMap<TopicPartition, i64>,
+    what: &str,
+    has_members: impl FnOnce() -> String,
+) -> Result<(), KafkaProblem> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*offset))
+            .map_err(|error| problem(what, &error))?;
+    }
+    let _ = client.poll(Duration::ZERO);
+    client.commit(&list, CommitMode::Sync).map_err(|error| match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::RebalanceInProgress,
+        ) => KafkaProblem::GroupHasMembers(has_members()),
+        _ => problem(what, &error),
+    })
 }
 
 /// The oldest offset of a partition and its end, as far as the client's isolation level lets it see.
@@ -171,14 +225,18 @@ fn since(
     Ok(found)
 }
 
-fn committed(shared: &Shared, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
-    let group = &shared.config.stream_manager.source.options.consumer_group;
+fn committed(
+    shared: &Shared,
+    client: &Consumer,
+    group: &str,
+    partitions: &[TopicPartition],
+) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
     let what = format!("reading offsets of group {group} at {}", shared.source_address());
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         asked.add_partition(&partition.topic, partition.partition);
     }
-    let answer = shared.source.committed_offsets(asked, REQUEST_TIMEOUT).map_err(|error| problem(&what, &error))?;
+    let answer = client.committed_offsets(asked, REQUEST_TIMEOUT).map_err(|error| problem(&what, &error))?;
     let known = |partition: &TopicPartition| {
         let element = answer.find_partition(&partition.topic, partition.partition)?;
         Some((partition.clone(), element.offset().to_raw().filter(|offset| *offset >= 0)?))

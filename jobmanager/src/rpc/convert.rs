@@ -6,7 +6,7 @@ use weir_common::{
     counters::SplitCounters,
     ids::{GrantId, SlotId},
     progress::{OffsetRange, Progress},
-    split::SplitId,
+    split::{SplitId, TopicPartition},
 };
 use weir_proto::v1;
 
@@ -35,9 +35,15 @@ pub(crate) fn counters_to_proto(counters: SplitCounters) -> v1::SplitCounters {
     v1::SplitCounters { consumed, enriched, passed_through, errors, dropped }
 }
 
-/// The message that hands splits over. `places`: their partitions of the progress topic, where they have one.
-pub(crate) fn assign(splits: SplitStates, places: &BTreeMap<SplitId, i32>) -> v1::Assign {
+/// The message that hands splits over. `places`: their partitions of the progress topic, where they have one. `limits`:
+/// where those of a partition are to stop.
+pub(crate) fn assign(
+    splits: SplitStates,
+    places: &BTreeMap<SplitId, i32>,
+    limits: &BTreeMap<TopicPartition, i64>,
+) -> v1::Assign {
     let assignment = |(split, state): (SplitId, SplitState)| v1::SplitAssignment {
+        limit: limits.get(&split.topic_partition()).copied(),
         split: Some(split_to_proto(&split)),
         progress_partition: places.get(&split).copied().unwrap_or(-1),
         progress: Some(progress_to_proto(&state.progress)),
@@ -114,7 +120,9 @@ mod tests {
     fn what_goes_out_comes_back() {
         let states_in = states(vec![report(5, &[(7, 9)], 3, 3)]).expect("well formed");
         let places = states_in.keys().map(|split| (split.clone(), 2)).collect();
-        let assign = assign(states_in.clone(), &places);
+        let limits = [(TopicPartition { topic: "t".into(), partition: 0 }, 70)].into();
+        let assign = assign(states_in.clone(), &places, &limits);
+        assert_eq!(assign.splits[0].limit, Some(70));
         let back = assign.splits.into_iter().map(|split| v1::SplitReport {
             split: split.split,
             progress: split.progress,

@@ -1,21 +1,18 @@
 //! Performs the coordinator's actions, and takes in what taskmanagers say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use weir_common::{
     failure::FailureKind,
     ids::{CheckpointId, GrantId, SlotId, TaskmanagerId},
-    split::{SplitId, TopicPartition},
+    split::SplitId,
 };
 use weir_proto::v1::{self, job_manager_message::Kind};
 
 use super::{
-    Command, ConnectionId, Peer, ResetTo, Runtime, Trouble,
+    Command, ConnectionId, Peer, Runtime, Trouble,
     backend::SinkEnd,
     handle::{self, Attach, Message},
     record::Then,
@@ -23,11 +20,11 @@ use super::{
 use crate::{
     coordinator::{
         action::{Action, Reply, SnapshotKind},
-        event::{Allowed, Event, RequestId, SplitStates},
+        event::{Event, RequestId, SplitStates, StoredSavepoint},
     },
     rpc::convert,
     store::{
-        StoreError,
+        Info, StoreError,
         snapshot::{Content, Snapshot},
     },
 };
@@ -41,9 +38,9 @@ impl Runtime {
             Action::SendGrant { taskmanager, slot, grant } => {
                 self.record_then(Then::Grant { taskmanager, slot, grant });
             }
-            Action::SendAssign { taskmanager, splits } => {
+            Action::SendAssign { taskmanager, splits, limits } => {
                 let places = self.shared.places(splits.keys());
-                let assign = convert::assign(splits, &places);
+                let assign = convert::assign(splits, &places, &limits);
                 self.send(&taskmanager, Kind::Assign(assign));
             }
             Action::SendRevoke { taskmanager, splits } => {
@@ -76,6 +73,8 @@ impl Runtime {
             }
             Action::RenewProgress { splits } => self.write_progress(splits),
             Action::StoreSnapshot { checkpoint, kind, splits } => self.store_snapshot(checkpoint, kind, splits),
+            Action::ListSavepoints => self.list_savepoints(),
+            Action::DeleteSavepoints { keys } => self.delete_savepoints(keys),
             Action::Reply { request, reply } => self.reply(request, reply),
             Action::MirrorLag { cursors } => {
                 let backend = Arc::clone(&self.shared.backend);
@@ -130,30 +129,6 @@ impl Runtime {
         self.send(to, Kind::Grant(grant));
     }
 
-    /// Asks Kafka where a reset leads, then tells the coordinator.
-    pub(super) fn find_reset(
-        &self,
-        request: RequestId,
-        to: ResetTo,
-        topic: Option<&str>,
-        partitions: &[i32],
-        allowed: Allowed,
-    ) {
-        let mut splits: Vec<SplitId> = self.coordinator.splits().map(|split| split.id).collect();
-        splits.retain(|split| topic.is_none_or(|topic| *split.topic == *topic));
-        splits.retain(|split| partitions.is_empty() || partitions.contains(&split.partition));
-        let meant: BTreeSet<TopicPartition> = splits.iter().map(SplitId::topic_partition).collect();
-        let backend = Arc::clone(&self.shared.backend);
-        self.shared.spawn(async move {
-            let found = backend.reset_offsets(meant.into_iter().collect(), to).await;
-            let of = |offsets: BTreeMap<TopicPartition, i64>| {
-                let moved = |split: SplitId| Some((split.clone(), *offsets.get(&split.topic_partition())?));
-                splits.into_iter().filter_map(moved).collect()
-            };
-            Command::ResetFound { request, offsets: found.map(of).map_err(|error| error.to_string()), allowed }
-        });
-    }
-
     /// Asks Kafka how far what the sink writes to is stable; an error topic on another cluster is not written in
     /// transactions.
     pub(super) fn find_sink_ends(&self, reply: oneshot::Sender<Result<Vec<SinkEnd>, String>>) {
@@ -165,6 +140,38 @@ impl Runtime {
             let ends = backend.sink_ends(topics.into_iter().collect()).await;
             // Whoever asked may have left.
             let _ = reply.send(ends.map_err(|error| error.to_string()));
+        });
+    }
+
+    fn list_savepoints(&self) {
+        let snapshots = self.shared.snapshots.clone();
+        self.shared.spawn(async move {
+            let listed = snapshots.savepoints().await;
+            let trouble = Trouble::of("savepoints", &listed);
+            let now = Timestamp::now();
+            let stored = |info: Info| {
+                let age = now.duration_since(info.modified).try_into().unwrap_or_default();
+                Some(StoredSavepoint { kind: info.savepoint?, key: info.key, age })
+            };
+            let event = match listed {
+                Ok(infos) => Event::SavepointsListed { savepoints: infos.into_iter().filter_map(stored).collect() },
+                Err(_) => Event::SavepointsUnknown,
+            };
+            Command::Done { event, trouble }
+        });
+    }
+
+    fn delete_savepoints(&self, keys: Vec<String>) {
+        let snapshots = self.shared.snapshots.clone();
+        self.shared.tasks.spawn(async move {
+            for key in keys {
+                match snapshots.delete(&key).await {
+                    Ok(()) => tracing::info!(key, "periodic savepoint deleted, older than savepoint.retention"),
+                    Err(error) => {
+                        tracing::warn!(%error, "an old savepoint could not be deleted, the next look tries again")
+                    }
+                }
+            }
         });
     }
 

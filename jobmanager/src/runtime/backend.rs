@@ -63,6 +63,16 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// The ids of the source topics, as far as they are known.
     async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem>;
 
+    /// Commits plain offsets to a consumer group on the source cluster, which must have no members.
+    async fn commit_group(&self, group: String, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem>;
+
+    /// What a consumer group has committed on the source cluster; partitions without a commit are left out.
+    async fn group_offsets(
+        &self,
+        group: String,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem>;
+
     /// The source's partitions that are not known yet, each with the offset of its oldest record.
     async fn new_partitions(
         &self,

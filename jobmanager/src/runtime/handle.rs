@@ -76,6 +76,15 @@ pub enum AdminRequest {
         label: String,
         /// End the job with it.
         stop: bool,
+        /// As one plain offset a partition.
+        offset_cut: bool,
+    },
+    /// A savepoint from plain offsets.
+    Import {
+        /// A name for it, may be empty.
+        label: String,
+        /// Where they are.
+        from: ImportFrom,
     },
     /// Back to a savepoint.
     Restore {
@@ -85,7 +94,10 @@ pub enum AdminRequest {
         allow_replay: bool,
     },
     /// Rest until resumed.
-    Suspend,
+    Suspend {
+        /// At one plain offset a partition.
+        offset_cut: bool,
+    },
     /// Go on.
     Resume,
     /// To other offsets.
@@ -117,6 +129,15 @@ pub enum ResetTo {
     Timestamp(Timestamp),
     /// These partitions to these offsets.
     Offsets(BTreeMap<TopicPartition, i64>),
+}
+
+/// Where offsets for a savepoint are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImportFrom {
+    /// Here.
+    Offsets(BTreeMap<TopicPartition, i64>),
+    /// This consumer group of the source cluster has committed them.
+    Group(String),
 }
 
 /// The runtime has ended.
@@ -190,6 +211,20 @@ impl Handle {
     pub async fn sink_ends(&self) -> Result<Result<Vec<SinkEnd>, String>, Gone> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::SinkEnds { reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Commits offsets to a consumer group on the source cluster, or says why not.
+    ///
+    /// # Errors
+    /// The runtime has ended.
+    pub async fn commit_group(
+        &self,
+        group: String,
+        offsets: BTreeMap<TopicPartition, i64>,
+    ) -> Result<Result<(), String>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::CommitGroup { group, offsets, reply }).await?;
         answer.await.map_err(|_| Gone)
     }
 

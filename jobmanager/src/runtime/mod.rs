@@ -7,6 +7,7 @@ mod actions;
 pub mod backend;
 mod background;
 mod handle;
+mod offsets;
 mod record;
 mod topics;
 pub mod view;
@@ -28,7 +29,7 @@ use weir_common::{
 use weir_proto::v1;
 
 pub use self::handle::{
-    AdminRequest, ConnectionId, Gone, Handle, Hello, Message, OUTGOING_CAPACITY, Outgoing, ResetTo,
+    AdminRequest, ConnectionId, Gone, Handle, Hello, ImportFrom, Message, OUTGOING_CAPACITY, Outgoing, ResetTo,
 };
 use self::{
     backend::Backend,
@@ -41,7 +42,7 @@ use crate::{
     coordinator::{
         Coordinator, Settings,
         action::Reply,
-        event::{Allowed, Event, RequestId, SplitStates},
+        event::{AfterCut, Allowed, Event, RequestId, SplitStates},
     },
     kafka::ProgressIndex,
     leadership::Term,
@@ -133,6 +134,8 @@ enum Command {
     Admin { request: AdminRequest, reply: oneshot::Sender<Reply> },
     /// Somebody wants to see how far the sink is stable.
     SinkEnds { reply: oneshot::Sender<Result<Vec<backend::SinkEnd>, String>> },
+    /// Somebody wants offsets committed to a group of theirs.
+    CommitGroup { group: String, offsets: BTreeMap<TopicPartition, i64>, reply: oneshot::Sender<Result<(), String>> },
     /// Somebody wants to see.
     Query { reply: oneshot::Sender<View> },
     /// Something spawned has ended.
@@ -153,6 +156,8 @@ enum Command {
     TopicsSeen { ids: Result<TopicIds, String> },
     /// Where a reset leads is known, or why not.
     ResetFound { request: RequestId, offsets: Result<BTreeMap<SplitId, i64>, String>, allowed: Allowed },
+    /// Offsets for a savepoint are there and in the log, or what is wrong with them.
+    ImportFound { request: RequestId, label: String, offsets: Result<BTreeMap<TopicPartition, i64>, String> },
     /// Something is wrong, or is right again.
     Noted { trouble: Trouble },
     /// The jobmanager cannot go on.
@@ -308,6 +313,12 @@ impl Runtime {
                 tracing::warn!(%error, "the job record still names slots; the next start will fence them");
             }
         }
+        if end.is_ok() {
+            // Whoever goes on from the group's offsets finds the end, not what it was some seconds before.
+            if let Err(error) = self.shared.backend.mirror(self.coordinator.cursors()).await {
+                tracing::warn!(%error, "the last offsets are not in the consumer group");
+            }
+        }
         end
     }
 
@@ -332,6 +343,7 @@ impl Runtime {
             }
             Command::Admin { request, reply } => self.admin(request, reply),
             Command::SinkEnds { reply } => self.find_sink_ends(reply),
+            Command::CommitGroup { group, offsets, reply } => self.commit_group(group, offsets, reply),
             Command::Query { reply } => {
                 let _ = reply.send(self.view());
             }
@@ -363,6 +375,10 @@ impl Runtime {
                 Ok(splits) => self.apply(Event::ResetRequested { request, splits, allowed }),
                 Err(reason) => self.reply(request, Reply::Rejected { reason }),
             },
+            Command::ImportFound { request, label, offsets } => match offsets {
+                Ok(offsets) => self.apply(Event::ImportRequested { request, label, offsets }),
+                Err(reason) => self.reply(request, Reply::Rejected { reason }),
+            },
             Command::Noted { trouble } => self.note(trouble),
             Command::Fatal { exit } => self.end = Some(Err(exit)),
         }
@@ -380,11 +396,21 @@ impl Runtime {
         let id = RequestId(self.requests);
         self.replies.insert(id, reply);
         self.apply(match request {
-            AdminRequest::Savepoint { label, stop } => Event::SavepointRequested { request: id, label, stop },
+            AdminRequest::Savepoint { label, stop, offset_cut: true } => {
+                let then = if stop { AfterCut::Stop } else { AfterCut::GoOn };
+                Event::OffsetCutRequested { request: id, label, then }
+            }
+            AdminRequest::Savepoint { label, stop, offset_cut: false } => {
+                Event::SavepointRequested { request: id, label, stop }
+            }
             AdminRequest::Restore { splits, allow_replay } => {
                 Event::RestoreRequested { request: id, splits, allow_replay }
             }
-            AdminRequest::Suspend => Event::SuspendRequested { request: id },
+            AdminRequest::Import { label, from } => return self.find_import(id, label, from),
+            AdminRequest::Suspend { offset_cut: false } => Event::SuspendRequested { request: id },
+            AdminRequest::Suspend { offset_cut: true } => {
+                Event::OffsetCutRequested { request: id, label: String::new(), then: AfterCut::Suspend }
+            }
             AdminRequest::Resume => Event::ResumeRequested { request: id },
             AdminRequest::AbortTransaction { slot } => Event::AbortRequested { request: id, slot },
             AdminRequest::Reset { to, topic, partitions, allowed } => {
@@ -432,6 +458,7 @@ fn settings(config: &Config, plan: &Plan, exactly_once: bool) -> Settings {
         heartbeat_timeout: config.heartbeat.timeout,
         retry_delay: RETRY_DELAY,
         mirror_interval: MIRROR_INTERVAL,
+        savepoints: config.savepoint.clone(),
         restart_strategy: config.restart_strategy.clone(),
         suspended: plan.suspended,
     }

@@ -3,14 +3,20 @@
 //! ```text
 //! <job>/checkpoints/<epoch>-<id>.json
 //! <job>/savepoints/<epoch>-<id>[-<label>].json
+//! <job>/savepoints/offset-cut|periodic|imported/<epoch>-<id>[-<label>].json
 //! <job>/latest
 //! <job>/leader
 //! ```
+//!
+//! Savepoints of each kind have a folder, so that a list of names tells which may be deleted; a label cannot make one look
+//! like another.
 //!
 //! Epoch and id have ten digits, so that keys sort as snapshots were made. The epoch keeps two leaders apart: a deposed
 //! one can never write where its successor does.
 
 use weir_common::ids::{CheckpointId, LeaderEpoch};
+
+use crate::coordinator::action::SavepointKind;
 
 /// Longest label of a savepoint.
 pub const MAX_LABEL_CHARS: usize = 100;
@@ -69,10 +75,22 @@ pub fn checkpoint(job: &str, id: SnapshotId) -> String {
     format!("{}/{id}.json", checkpoints(job))
 }
 
+fn folder_of(kind: SavepointKind) -> &'static str {
+    match kind {
+        SavepointKind::Operator => SAVEPOINTS,
+        SavepointKind::OffsetCut => "offset-cut",
+        SavepointKind::Periodic => "periodic",
+        SavepointKind::Imported => "imported",
+    }
+}
+
 /// Key of a savepoint. `label` is empty or passes [`check_label`].
 #[must_use]
-pub fn savepoint(job: &str, id: SnapshotId, label: &str) -> String {
-    let folder = savepoints(job);
+pub fn savepoint(job: &str, id: SnapshotId, kind: SavepointKind, label: &str) -> String {
+    let mut folder = savepoints(job);
+    if kind != SavepointKind::Operator {
+        folder = format!("{folder}/{}", folder_of(kind));
+    }
     if label.is_empty() { format!("{folder}/{id}.json") } else { format!("{folder}/{id}-{label}.json") }
 }
 
@@ -101,10 +119,11 @@ pub fn parse(key: &str) -> Option<(SnapshotId, String)> {
     Some((id, parts.next().unwrap_or_default().to_owned()))
 }
 
-/// Whether the key is a savepoint's.
+/// Which kind of savepoint the key is of; `None` for a checkpoint's.
 #[must_use]
-pub fn is_savepoint(key: &str) -> bool {
-    key.rsplit('/').nth(1) == Some(SAVEPOINTS)
+pub fn savepoint_kind(key: &str) -> Option<SavepointKind> {
+    let folder = key.rsplit('/').nth(1)?;
+    SavepointKind::ALL.into_iter().find(|kind| folder_of(*kind) == folder)
 }
 
 #[cfg(test)]
@@ -119,9 +138,13 @@ mod tests {
         assert!(keys.is_sorted());
         for (id, key) in ids.iter().zip(&keys) {
             assert_eq!(parse(key), Some((*id, String::new())));
-            let savepoint = savepoint("job", *id, "before-1.2");
-            assert_eq!(parse(&savepoint), Some((*id, "before-1.2".to_owned())));
-            assert!(is_savepoint(&savepoint) && !is_savepoint(key));
+            assert_eq!(savepoint_kind(key), None);
+            for kind in SavepointKind::ALL {
+                let savepoint = savepoint("job", *id, kind, "before-1.2");
+                assert_eq!(parse(&savepoint), Some((*id, "before-1.2".to_owned())));
+                assert_eq!(savepoint_kind(&savepoint), Some(kind));
+                assert!(savepoint.starts_with("job/savepoints/"));
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a snapshot says, as readable JSON. The format is versioned: a reader refuses what is newer than itself.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,17 +10,18 @@ use weir_common::{
     counters::SplitCounters,
     ids::{CheckpointId, LeaderEpoch, SlotId},
     progress::{OffsetRange, Progress},
-    split::{SplitId, SplitsPerPartition, TopicName},
+    split::{SplitId, SplitsPerPartition, TopicName, TopicPartition},
 };
 
 use super::{StoreError, keys::SnapshotId};
 use crate::coordinator::{
-    action::SnapshotKind,
+    action::{SavepointKind, SnapshotKind},
     event::{SplitState, SplitStates},
+    plain_offsets::{Uneven, plain_offsets},
 };
 
-/// The version that this build writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version that this build reads. It writes 1, which older ones read too, unless a savepoint has a kind.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A checkpoint or savepoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Snapshot {
     /// A savepoint's name, may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
+    /// Which kind of savepoint; since format version 2.
+    #[serde(default, skip_serializing_if = "is_of_version_1")]
+    pub savepoint_kind: SavepointKind,
     /// When it was made.
     pub time: Timestamp,
     /// Who wrote it.
@@ -62,6 +68,11 @@ pub enum StoredKind {
     Checkpoint,
     /// Asked for.
     Savepoint,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+fn is_of_version_1(kind: &SavepointKind) -> bool {
+    *kind == SavepointKind::Operator
 }
 
 /// A split in a snapshot.
@@ -108,9 +119,9 @@ impl Snapshot {
     /// Puts a snapshot together; its checksum is made by [`Snapshot::to_json`].
     #[must_use]
     pub fn new(content: &Content<'_>) -> Self {
-        let (kind, label) = match content.kind {
-            SnapshotKind::Checkpoint => (StoredKind::Checkpoint, String::new()),
-            SnapshotKind::Savepoint { label } => (StoredKind::Savepoint, label.clone()),
+        let (kind, label, savepoint_kind) = match content.kind {
+            SnapshotKind::Checkpoint => (StoredKind::Checkpoint, String::new(), SavepointKind::default()),
+            SnapshotKind::Savepoint { label, kind } => (StoredKind::Savepoint, label.clone(), *kind),
         };
         let mut counters = SplitCounters::default();
         content.splits.values().for_each(|state| counters += state.counters);
@@ -124,12 +135,13 @@ impl Snapshot {
             counters: state.counters,
         };
         Self {
-            format_version: FORMAT_VERSION,
+            format_version: if is_of_version_1(&savepoint_kind) { 1 } else { FORMAT_VERSION },
             job: content.job.to_owned(),
             leader_epoch: content.id.epoch,
             checkpoint_id: content.id.checkpoint,
             kind,
             label,
+            savepoint_kind,
             time: content.time,
             weir_version: env!("CARGO_PKG_VERSION").to_owned(),
             config_digest: content.config_digest.to_owned(),
@@ -145,6 +157,21 @@ impl Snapshot {
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         SnapshotId { epoch: self.leader_epoch, checkpoint: self.checkpoint_id }
+    }
+
+    /// Whether it says how far the job had come. An imported one says where somebody wants it to go.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.savepoint_kind != SavepointKind::Imported
+    }
+
+    /// The snapshot as plain Kafka offsets: for each partition the first that is not done, where everything below is done
+    /// and nothing above.
+    ///
+    /// # Errors
+    /// It is no offset cut: the partitions whose key ranges have come differently far.
+    pub fn offsets(&self) -> Result<BTreeMap<TopicPartition, i64>, Uneven> {
+        plain_offsets(&self.states())
     }
 
     /// The splits as the coordinator knows them.
@@ -237,10 +264,15 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let json = snapshot(1, 2, &SnapshotKind::Savepoint { label: "x".to_owned() }).to_json();
-        let read = Snapshot::from_json(&json, "here").expect("reads");
-        assert_eq!(read.states(), states());
-        assert_eq!((read.kind, read.label.as_str(), read.counters.consumed), (StoredKind::Savepoint, "x", 4));
+        for (kind, version) in SavepointKind::ALL.into_iter().zip([1, 2, 2, 2]) {
+            let json = snapshot(1, 2, &SnapshotKind::Savepoint { label: "x".to_owned(), kind }).to_json();
+            let read = Snapshot::from_json(&json, "here").expect("reads");
+            assert_eq!(read.states(), states());
+            assert_eq!((read.kind, read.label.as_str(), read.counters.consumed), (StoredKind::Savepoint, "x", 4));
+            assert_eq!((read.savepoint_kind, read.format_version), (kind, version));
+            let text = std::str::from_utf8(&json).expect("JSON is UTF-8");
+            assert_eq!(text.contains(&format!("\"savepoint_kind\": \"{}\"", kind.name())), version == 2, "{text}");
+        }
     }
 
     #[test]
@@ -256,9 +288,9 @@ pub(crate) mod tests {
 
     #[test]
     fn newer_formats_and_other_objects_are_refused_by_name() {
-        let newer = br#"{"format_version": 2, "anything": {}}"#;
+        let newer = br#"{"format_version": 3, "anything": {}}"#;
         let error = Snapshot::from_json(newer, "s3://b/x.json").expect_err("newer").to_string();
-        assert!(error.contains("format version 2") && error.contains("s3://b/x.json"), "{error}");
+        assert!(error.contains("format version 3") && error.contains("s3://b/x.json"), "{error}");
         for other in [&b"{}"[..], b"", b"\xff\xfe", b"[1]", br#"{"format_version": 1}"#] {
             assert!(matches!(Snapshot::from_json(other, "here"), Err(StoreError::Damaged(_))));
         }

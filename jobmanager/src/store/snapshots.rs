@@ -12,6 +12,7 @@ use super::{
     keys::{self, SnapshotId},
     snapshot::{Snapshot, StoredKind},
 };
+use crate::coordinator::action::SavepointKind;
 
 /// The pointer is read again and written again so often when somebody else writes it too.
 const POINTER_ATTEMPTS: usize = 3;
@@ -26,6 +27,8 @@ pub struct Info {
     pub id: SnapshotId,
     /// Checkpoint or savepoint.
     pub kind: Kind,
+    /// Which kind of savepoint.
+    pub savepoint: Option<SavepointKind>,
     /// A savepoint's name.
     pub label: String,
     /// Storage key.
@@ -86,8 +89,9 @@ impl Snapshots {
         let id = snapshot.id();
         let key = match snapshot.kind {
             Kind::Checkpoint => keys::checkpoint(&self.job, id),
-            Kind::Savepoint => keys::savepoint(&self.job, id, &snapshot.label),
+            Kind::Savepoint => keys::savepoint(&self.job, id, snapshot.savepoint_kind, &snapshot.label),
         };
+        let is_copy = snapshot.is_copy();
         let content = snapshot.to_json();
         let size_bytes = content.len() as u64;
         match self.storage.put(&key, content.clone(), Put::New).await {
@@ -95,7 +99,9 @@ impl Snapshots {
             Err(StoreError::Exists(_)) if self.storage.get(&key).await?.0 == content => {}
             result => drop(result?),
         }
-        self.point_at(id, &key).await?;
+        if is_copy {
+            self.point_at(id, &key).await?;
+        }
         Ok((self.storage.location(&key), size_bytes))
     }
 
@@ -163,10 +169,11 @@ impl Snapshots {
         let listed = self.storage.list(folder).await?;
         let info = |object: super::Listed| {
             let (id, label) = keys::parse(&object.key)?;
-            let kind = if keys::is_savepoint(&object.key) { Kind::Savepoint } else { Kind::Checkpoint };
+            let savepoint = keys::savepoint_kind(&object.key);
+            let kind = if savepoint.is_some() { Kind::Savepoint } else { Kind::Checkpoint };
             let location = self.storage.location(&object.key);
             let (size_bytes, modified) = (object.size_bytes, object.modified);
-            Some(Info { id, kind, label, key: object.key, location, size_bytes, modified })
+            Some(Info { id, kind, savepoint, label, key: object.key, location, size_bytes, modified })
         };
         let mut infos: Vec<Info> = listed.into_iter().filter_map(info).collect();
         infos.sort_by_key(|info| std::cmp::Reverse(info.id));
@@ -269,7 +276,15 @@ impl Snapshots {
     /// # Errors
     /// The store does not answer or does not let us.
     pub async fn dispose(&self, savepoint: &Info) -> Result<(), StoreError> {
-        self.storage.delete(&savepoint.key).await
+        self.delete(&savepoint.key).await
+    }
+
+    /// Deletes a savepoint by its key.
+    ///
+    /// # Errors
+    /// As [`Snapshots::dispose`].
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.storage.delete(key).await
     }
 
     /// Deletes checkpoints beyond the newest `retained`. Savepoints stay.
@@ -304,7 +319,7 @@ mod tests {
     }
 
     fn savepoint(label: &str) -> SnapshotKind {
-        SnapshotKind::Savepoint { label: label.to_owned() }
+        SnapshotKind::Savepoint { label: label.to_owned(), kind: SavepointKind::Operator }
     }
 
     fn temporary() -> std::path::PathBuf {
@@ -394,7 +409,7 @@ mod tests {
                 (3, text.replacen("\"cursor\": 7", "\"cursor\": 8", 1), "checksum"),
                 (4, "<html>".to_owned(), "is not a snapshot"),
                 (5, String::from_utf8(foreign.to_json().to_vec()).expect("UTF-8"), "is of job other"),
-                (6, text.replacen("\"format_version\": 1", "\"format_version\": 2", 1), "format version 2"),
+                (6, text.replacen("\"format_version\": 1", "\"format_version\": 3", 1), "format version 3"),
             ];
             for (id, content, _) in &bad {
                 let key = format!("job/checkpoints/0000000004-000000000{id}.json");

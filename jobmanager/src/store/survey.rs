@@ -3,6 +3,7 @@
 use weir_common::ids::{CheckpointId, LeaderEpoch};
 
 use super::{Snapshots, StoreError, keys::SnapshotId, snapshot::Snapshot};
+use crate::coordinator::action::SavepointKind;
 
 /// So many snapshots are read at most until one is good.
 const MAX_READ: usize = 20;
@@ -44,7 +45,8 @@ impl Snapshots {
         let epoch = all.iter().map(|info| info.id.epoch).chain(pointer_epoch).max().unwrap_or(LeaderEpoch(0));
         let checkpoint = all.iter().map(|info| info.id.checkpoint).max().unwrap_or(CheckpointId(0));
         let mut survey = Survey { highest: SnapshotId { epoch, checkpoint }, pointer, ..Survey::default() };
-        for info in all.iter().take(MAX_READ) {
+        // An imported one says where somebody else was: no copy of the job's progress.
+        for info in all.iter().filter(|info| info.savepoint != Some(SavepointKind::Imported)).take(MAX_READ) {
             match self.read(info).await {
                 Ok(snapshot) => {
                     survey.newest = Some(snapshot);

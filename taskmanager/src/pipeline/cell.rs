@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,14 @@ pub struct SplitCell {
     closed: CancellationToken,
     /// Log end of the partition as last seen, -1 while unknown.
     log_end: AtomicI64,
+    /// Nothing at or above it is taken in.
+    limit: AtomicI64,
+    /// The limit is to be lifted.
+    lift: AtomicBool,
 }
+
+/// No offset is as high.
+const UNLIMITED: i64 = i64::MAX;
 
 #[derive(Debug)]
 struct State {
@@ -42,13 +49,48 @@ impl SplitCell {
             state: Mutex::new(State { tracker: Tracker::new(progress), gate: OrderGate::new(order) }),
             closed: CancellationToken::new(),
             log_end: AtomicI64::new(-1),
+            limit: AtomicI64::new(UNLIMITED),
+            lift: AtomicBool::new(false),
         }
     }
 
-    /// Takes a record in; `false` when it was taken in before, is finished, or the split is closed.
+    /// The same, with nothing at or above `limit` to be taken in: the cursor comes to it and stays.
+    #[must_use]
+    pub fn up_to(self, limit: Option<i64>) -> Self {
+        Self { limit: AtomicI64::new(limit.unwrap_or(UNLIMITED)), ..self }
+    }
+
+    /// Whether a record at `offset` may be taken in.
+    #[must_use]
+    pub fn reaches(&self, offset: i64) -> bool {
+        offset < self.limit()
+    }
+
+    /// First offset that may not be taken in; above all offsets without a limit.
+    #[must_use]
+    pub fn limit(&self) -> i64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Wants the limit lifted. By the reader, which alone knows how far it has read past it: [`SplitCell::lift_limit`].
+    pub fn ask_to_lift_limit(&self) {
+        self.lift.store(true, Ordering::Release);
+    }
+
+    /// Lifts the limit where that was asked for: the first offset that was not taken in, where reading must go on. Called
+    /// between two records.
+    pub fn lift_limit(&self) -> Option<i64> {
+        if !self.lift.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        self.limit.store(UNLIMITED, Ordering::Relaxed);
+        Some(self.lock().tracker.next())
+    }
+
+    /// Takes a record in; `false` when it was taken in before, is finished or above the limit, or the split is closed.
     pub fn admit(&self, key: KeyHash, offset: i64) -> bool {
         let mut state = self.lock();
-        let admitted = !self.is_closed() && state.tracker.admit(offset);
+        let admitted = !self.is_closed() && self.reaches(offset) && state.tracker.admit(offset);
         if admitted {
             state.gate.admit(key, offset);
         }
@@ -57,7 +99,7 @@ impl SplitCell {
 
     /// The partition was read up to `next` (exclusive).
     pub fn advance(&self, next: i64) {
-        self.lock().tracker.advance(next);
+        self.lock().tracker.advance(next.min(self.limit()));
     }
 
     /// Lowest offset whose work is not finished.
@@ -126,5 +168,54 @@ impl SplitCell {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock is a defect in the tracker; its state is then still whole enough to close the split.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weir_common::progress::OffsetRange;
+
+    use super::*;
+
+    fn cell(progress: &Progress, limit: Option<i64>) -> SplitCell {
+        let id = SplitId { topic: "t".into(), partition: 0, index: 0 };
+        SplitCell::new(id, progress, Order::None).up_to(limit)
+    }
+
+    #[test]
+    fn the_cursor_comes_to_the_limit_and_stays_and_goes_on_when_it_is_lifted() {
+        let cell = cell(&Progress { cursor: 3, finished_ahead: vec![OffsetRange { start: 5, end: 7 }] }, Some(10));
+        let admitted: Vec<i64> = (3..20).filter(|offset| cell.admit(KeyHash(0), *offset)).collect();
+        assert_eq!(admitted, [3, 4, 7, 8, 9], "what was finished ahead is not taken in again");
+        cell.advance(500);
+        admitted.into_iter().for_each(|offset| cell.finish(offset));
+        assert_eq!(cell.progress(), Progress::at(10));
+        assert_eq!(cell.lift_limit(), None, "nobody asked");
+        cell.ask_to_lift_limit();
+        assert_eq!(cell.lift_limit(), Some(10), "reading goes on here, wherever the reader stands");
+        assert!(cell.admit(KeyHash(0), 10));
+    }
+
+    proptest! {
+        /// Whatever lies between, in whichever order it is finished: all below the limit is, and nothing else.
+        #[test]
+        fn below_the_limit_everything_and_above_it_nothing(
+            offsets in prop::collection::btree_set(0..200i64, 0..80),
+            limit in 0..220i64,
+            seed in any::<u64>(),
+        ) {
+            let cell = cell(&Progress::at(0), Some(limit));
+            let mut admitted: Vec<i64> = offsets.iter().copied().filter(|offset| cell.admit(KeyHash(0), *offset)).collect();
+            prop_assert_eq!(&admitted, &offsets.iter().copied().filter(|offset| *offset < limit).collect::<Vec<_>>());
+            cell.advance(300);
+            admitted.sort_by_key(|offset| (*offset as u64 + 1).wrapping_mul(seed | 1) >> 9);
+            for offset in admitted {
+                cell.finish(offset);
+                let progress = cell.progress();
+                prop_assert!(progress.finished_ahead.last().map_or(progress.cursor, |range| range.end) <= limit);
+            }
+            prop_assert_eq!(cell.progress(), Progress::at(limit));
+        }
     }
 }

@@ -286,6 +286,12 @@ impl Taskmanager {
                     self.give_up_slot(&error.context("splits cannot be read"));
                 }
             }
+            Effect::LiftLimits => {
+                info!("a later jobmanager leads: the limits of the former one are lifted");
+                if let Some(slot) = &self.slot {
+                    slot.lift_limits();
+                }
+            }
             Effect::Revoke(splits) => {
                 info!(splits = splits.len(), "splits revoked");
                 self.metrics_forget(&splits);
@@ -402,7 +408,7 @@ impl Taskmanager {
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_digest: self.config.digest(),
-            held: self.session.held().map(wire::held),
+            held: self.session.held().map(|held| wire::held(held, self.job.as_deref())),
         }
     }
 

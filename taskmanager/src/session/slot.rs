@@ -23,7 +23,7 @@ use crate::{
         inbox::{AssignedSplit, Command, Inbox},
         kafka::KafkaOutput,
         lease::Lease,
-        report::{SinkEvent, SplitReport},
+        report::{Assignment, SinkEvent, SplitReport},
         writer::{Setup, Writer},
     },
     source::{ReadFailure, Readers},
@@ -84,11 +84,12 @@ impl Slot {
     ///
     /// # Errors
     /// A reader cannot be started.
-    pub(super) fn assign(&mut self, splits: Vec<SplitReport>, draining: bool) -> anyhow::Result<()> {
+    pub(super) fn assign(&mut self, splits: Vec<Assignment>, draining: bool) -> anyhow::Result<()> {
         let mut cells = Vec::with_capacity(splits.len());
         let mut assigned = Vec::with_capacity(splits.len());
-        for SplitReport { split, progress, counters, progress_partition } in splits {
-            let cell = Arc::new(SplitCell::new(split.clone(), &progress, self.config.job.order));
+        for Assignment { report, limit } in splits {
+            let SplitReport { split, progress, counters, progress_partition } = report;
+            let cell = Arc::new(SplitCell::new(split.clone(), &progress, self.config.job.order).up_to(limit));
             self.cells.insert(split, Arc::clone(&cell));
             cells.push(Arc::clone(&cell));
             assigned.push(AssignedSplit { cell, progress_partition, progress, counters });
@@ -96,6 +97,11 @@ impl Slot {
         // Before the readers: the sink must know a split when its first result comes.
         self.inbox.push_command(Command::Assign(assigned));
         if draining { Ok(()) } else { self.readers.add(&cells) }
+    }
+
+    /// Splits that were read up to a limit are read on.
+    pub(super) fn lift_limits(&self) {
+        self.readers.lift_limits();
     }
 
     pub(super) fn revoke(&mut self, splits: Vec<SplitId>) {

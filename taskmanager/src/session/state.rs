@@ -8,7 +8,7 @@ use weir_common::{
     split::{SplitId, TopicPartition},
 };
 
-use crate::sink::report::{SinkEvent, SinkEventKind, SplitReport};
+use crate::sink::report::{Assignment, SinkEvent, SinkEventKind, SplitReport};
 
 /// What the jobmanager says, in our types.
 #[expect(missing_docs, reason = "the types of the fields say what they are")]
@@ -23,7 +23,7 @@ pub enum FromJobmanager {
     /// A slot is leased.
     Grant { slot: SlotId, grant: GrantId, ttl_ms: u64 },
     /// Splits with what is committed of them.
-    Assign { splits: Vec<SplitReport> },
+    Assign { splits: Vec<Assignment> },
     /// Splits that go.
     Revoke { splits: Vec<SplitId> },
     /// Commit now.
@@ -102,7 +102,9 @@ pub enum Effect {
     /// The grant was renewed.
     Renew { ttl_ms: u64 },
     /// Hand splits to sink and readers.
-    Assign(Vec<SplitReport>),
+    Assign(Vec<Assignment>),
+    /// Read on what was assigned with a limit.
+    LiftLimits,
     /// Stop reading, commit, release.
     Revoke(Vec<SplitId>),
     /// Commit and report.
@@ -137,6 +139,8 @@ pub struct Held {
     pub splits: BTreeMap<SplitId, SplitReport>,
     /// Those that cannot be read, until they are revoked.
     failed: BTreeMap<SplitId, SplitFailure>,
+    /// Some were assigned with a limit by the leader that speaks now.
+    limited: bool,
     phase: Phase,
 }
 
@@ -193,8 +197,13 @@ impl Session {
                 vec![Effect::Ignored("a message of a former jobmanager")]
             }
             Input::Message { epoch, message } => {
+                // A limit is the former leader's: nobody is left who would lift it.
+                let limited = self.held.as_mut().filter(|_| epoch > self.highest_epoch);
+                let lift = limited.is_some_and(|held| std::mem::take(&mut held.limited));
                 self.highest_epoch = epoch;
-                self.message(message)
+                let mut effects = if lift { vec![Effect::LiftLimits] } else { Vec::new() };
+                effects.extend(self.message(message));
+                effects
             }
             Input::EnricherReady => {
                 self.enricher_ready = true;
@@ -256,7 +265,8 @@ impl Session {
             Some(_) => effects.push(Effect::DropSlot),
             None => {}
         }
-        self.held = Some(Held { slot, grant, splits: BTreeMap::new(), failed: BTreeMap::new(), phase: Phase::Granted });
+        let (splits, failed) = (BTreeMap::new(), BTreeMap::new());
+        self.held = Some(Held { slot, grant, splits, failed, limited: false, phase: Phase::Granted });
         effects.push(Effect::Lease { grant, ttl_ms });
         effects.extend(self.start_if_possible());
         effects
@@ -272,13 +282,14 @@ impl Session {
         }
     }
 
-    fn assign(&mut self, splits: Vec<SplitReport>) -> Vec<Effect> {
+    fn assign(&mut self, splits: Vec<Assignment>) -> Vec<Effect> {
         let Some(held) = self.held.as_mut().filter(|held| held.phase == Phase::Ready) else {
             return vec![Effect::Ignored("splits for a slot that is not ready")];
         };
-        let new: Vec<SplitReport> =
-            splits.into_iter().filter(|report| !held.splits.contains_key(&report.split)).collect();
-        held.splits.extend(new.iter().map(|report| (report.split.clone(), report.clone())));
+        let new: Vec<Assignment> =
+            splits.into_iter().filter(|each| !held.splits.contains_key(&each.report.split)).collect();
+        held.splits.extend(new.iter().map(|each| (each.report.split.clone(), each.report.clone())));
+        held.limited |= new.iter().any(|each| each.limit.is_some());
         if new.is_empty() { Vec::new() } else { vec![Effect::Assign(new)] }
     }
 
@@ -396,6 +407,10 @@ mod tests {
         SplitReport { split, progress: Progress::at(cursor), counters: SplitCounters::default(), progress_partition: 1 }
     }
 
+    fn assigned(index: u32, cursor: i64) -> Assignment {
+        Assignment { report: report(index, cursor), limit: None }
+    }
+
     fn granted() -> FromJobmanager {
         FromJobmanager::Grant { slot: SLOT, grant: GRANT, ttl_ms: 1000 }
     }
@@ -413,7 +428,7 @@ mod tests {
         session.handle(Input::EnricherReady);
         hears(&mut session, granted());
         sink(&mut session, SinkEventKind::Ready);
-        hears(&mut session, FromJobmanager::Assign { splits: vec![report(0, 10), report(1, 10)] });
+        hears(&mut session, FromJobmanager::Assign { splits: vec![assigned(0, 10), assigned(1, 10)] });
         session
     }
 
@@ -468,6 +483,18 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_ends_with_the_leader_that_set_it() {
+        let mut session = working();
+        let limited = Assignment { report: report(2, 5), limit: Some(9) };
+        hears(&mut session, FromJobmanager::Assign { splits: vec![limited] });
+        let ack = FromJobmanager::HeartbeatAck { grant: GrantId(0), ttl_ms: 9 };
+        assert_eq!(hears(&mut session, ack.clone()), [], "the same leader");
+        let later = |epoch| Input::Message { epoch: LeaderEpoch(epoch), message: ack.clone() };
+        assert_eq!(session.handle(later(6)), [Effect::LiftLimits]);
+        assert_eq!(session.handle(later(7)), [], "once");
+    }
+
+    #[test]
     fn only_the_current_grant_is_renewed() {
         let mut session = working();
         let ack = |grant| FromJobmanager::HeartbeatAck { grant, ttl_ms: 9 };
@@ -519,8 +546,8 @@ mod tests {
     #[test]
     fn assign_and_revoke_name_each_split_once() {
         let mut session = working();
-        let assign = FromJobmanager::Assign { splits: vec![report(1, 10), report(2, 5)] };
-        assert_eq!(hears(&mut session, assign), [Effect::Assign(vec![report(2, 5)])]);
+        let assign = FromJobmanager::Assign { splits: vec![assigned(1, 10), assigned(2, 5)] };
+        assert_eq!(hears(&mut session, assign), [Effect::Assign(vec![assigned(2, 5)])]);
         let revoke = FromJobmanager::Revoke { splits: vec![report(2, 0).split, report(9, 0).split] };
         assert_eq!(hears(&mut session, revoke), [Effect::Revoke(vec![report(2, 0).split])]);
     }

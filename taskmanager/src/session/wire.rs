@@ -16,7 +16,7 @@ use weir_proto::v1::{
 use super::state::{FromJobmanager, Held, ToJobmanager};
 use crate::{
     job::{JobSpec, JobSpecError},
-    sink::report::SplitReport,
+    sink::report::{Assignment, SplitReport},
 };
 
 /// A message of the jobmanager, read.
@@ -111,12 +111,14 @@ pub(super) fn write(message: ToJobmanager) -> v1::TaskManagerMessage {
     v1::TaskManagerMessage { kind: Some(kind) }
 }
 
-pub(super) fn held(held: &Held) -> v1::HeldSlot {
+/// `job`: the one that the splits were assigned in.
+pub(super) fn held(held: &Held, job: Option<&JobSpec>) -> v1::HeldSlot {
     let splits = reports(held.splits.values().cloned().collect());
-    v1::HeldSlot { slot: held.slot.0, grant_id: held.grant.0, splits }
+    let splits_per_partition = job.map_or(0, |job| job.splits_per_partition.get());
+    v1::HeldSlot { slot: held.slot.0, grant_id: held.grant.0, splits, splits_per_partition }
 }
 
-fn assignment(assignment: v1::SplitAssignment) -> Result<SplitReport, WireError> {
+fn assignment(assignment: v1::SplitAssignment) -> Result<Assignment, WireError> {
     let split = split_id(assignment.split.ok_or(WireError::Missing("split"))?);
     let progress = assignment.progress.ok_or(WireError::Missing("progress"))?;
     let range = |range: v1::OffsetRange| OffsetRange { start: range.start, end: range.end };
@@ -133,7 +135,8 @@ fn assignment(assignment: v1::SplitAssignment) -> Result<SplitReport, WireError>
         errors: counters.errors,
         dropped: counters.dropped,
     };
-    Ok(SplitReport { split, progress, counters, progress_partition: assignment.progress_partition })
+    let report = SplitReport { split, progress, counters, progress_partition: assignment.progress_partition };
+    Ok(Assignment { report, limit: assignment.limit })
 }
 
 fn reports(reports: Vec<SplitReport>) -> Vec<v1::SplitReport> {

@@ -20,6 +20,15 @@ pub struct SplitReport {
     pub progress_partition: i32,
 }
 
+/// A split as it is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Where it goes on.
+    pub report: SplitReport,
+    /// Nothing at or above this offset is to be taken in.
+    pub limit: Option<i64>,
+}
+
 /// Something the sink of one grant has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkEvent {

@@ -120,6 +120,13 @@ impl Readers {
         Ok(())
     }
 
+    /// Splits that were read up to a limit are read on.
+    pub(crate) fn lift_limits(&self) {
+        for wanted in self.wanted.values() {
+            wanted.update(|splits| splits.values().for_each(|cell| cell.ask_to_lift_limit()));
+        }
+    }
+
     /// Stops reading splits.
     pub(crate) fn remove(&mut self, splits: &[SplitId]) {
         for split in splits {

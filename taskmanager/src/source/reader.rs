@@ -80,6 +80,7 @@ pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wante
             consumer,
             splits: BTreeMap::new(),
             position: None,
+            parked: false,
             advanced: Instant::now(),
             unreported: 0,
             missing_since: None,
@@ -124,6 +125,9 @@ struct Reader {
     splits: BTreeMap<u32, Arc<SplitCell>>,
     /// The next offset to come; `None` before the first assignment.
     position: Option<i64>,
+    /// All that may be taken in was read: it stands at the splits' limit, and nothing is asked of the consumer, which has
+    /// delivered more already.
+    parked: bool,
     advanced: Instant,
     unreported: u64,
     /// Since when the topic is said not to exist.
@@ -136,9 +140,15 @@ impl Reader {
     fn run(&mut self) -> Result<(), ReadError> {
         while !self.wanted.stop.is_cancelled() {
             self.follow_splits()?;
+            if self.parked {
+                thread::sleep(POLL);
+                self.advance();
+                continue;
+            }
             // The message borrows the consumer, what it says is taken over before anything else happens.
             let polled = self.consumer.poll(POLL).map(|polled| polled.map(|message| self.copy(&message)));
             match polled {
+                Some(Ok(record)) if record.offset >= self.limit() => self.park(),
                 Some(Ok(record)) => self.take(record),
                 Some(Err(KafkaError::PartitionEOF(_))) => self.at_end(),
                 Some(Err(error)) => self.judge(error)?,
@@ -168,14 +178,28 @@ impl Reader {
             self.advance();
         }
         self.splits = wanted;
-        if let Some(lowest) = lowest
-            && self.position.is_none_or(|position| lowest < position)
-        {
-            self.assign(lowest)?;
-        } else if let (Some(position), true) = (self.position, lowest.is_some()) {
-            debug!(partition = %self.partition, position, "split added ahead of the reader");
+        let lifted = self.splits.values().filter_map(|cell| cell.lift_limit()).min();
+        let Some(lowest) = lowest.into_iter().chain(lifted).min() else { return Ok(()) };
+        match self.position {
+            Some(position) if lowest >= position && !(self.parked && self.limit() > position) => {
+                debug!(partition = %self.partition, position, "split added ahead of the reader");
+                Ok(())
+            }
+            position => self.assign(position.map_or(lowest, |position| lowest.min(position))),
         }
-        Ok(())
+    }
+
+    /// Above it no split takes anything in.
+    fn limit(&self) -> i64 {
+        self.splits.values().map(|cell| cell.limit()).max().unwrap_or(i64::MAX)
+    }
+
+    /// A record at or above the limit came: all below it was read, and that one will be read again when there is no limit.
+    fn park(&mut self) {
+        let limit = self.limit();
+        info!(partition = %self.partition, limit, "read up to the limit");
+        (self.position, self.parked) = (Some(limit), true);
+        self.advance();
     }
 
     fn assign(&mut self, offset: i64) -> Result<(), ReadError> {
@@ -185,7 +209,7 @@ impl Reader {
         let TopicPartition { topic, partition } = &self.partition;
         assignment.add_partition_offset(topic, *partition, Offset::Offset(offset)).map_err(fatal)?;
         self.consumer.assign(&assignment).map_err(fatal)?;
-        self.position = Some(offset);
+        (self.position, self.parked) = (Some(offset), false);
         Ok(())
     }
 
@@ -206,7 +230,7 @@ impl Reader {
         let next = record.offset + 1;
         let key = self.shared.pipeline.key_of(&record);
         let index = self.shared.splits_per_partition.index_of(key);
-        if let Some(cell) = self.splits.get(&index).map(Arc::clone) {
+        if let Some(cell) = self.splits.get(&index).filter(|cell| cell.reaches(record.offset)).map(Arc::clone) {
             let Some(admission) = self.wait_for_room(&cell, &record) else {
                 // The split went while we waited. The others go on behind this record. When all went, their last cut may
                 // be still to come, and it must not cover a record that was not taken in.

@@ -316,6 +316,11 @@ pub(crate) fn split(topic: &str, index: u32) -> v1::SplitId {
 }
 
 pub(crate) fn assign(job: &Job, splits: impl IntoIterator<Item = u32>, seen: &Seen) -> Say {
+    assign_up_to(job, splits, seen, None)
+}
+
+/// With nothing at or above `limit` to be taken in.
+pub(crate) fn assign_up_to(job: &Job, splits: impl IntoIterator<Item = u32>, seen: &Seen, limit: Option<i64>) -> Say {
     let assignment = |index| {
         let (cursor, counters) = seen.get(&index).copied().unwrap_or_default();
         v1::SplitAssignment {
@@ -323,6 +328,7 @@ pub(crate) fn assign(job: &Job, splits: impl IntoIterator<Item = u32>, seen: &Se
             progress_partition: index as i32 + 1,
             progress: Some(v1::Progress { cursor, finished_ahead: Vec::new() }),
             counters: Some(counters),
+            limit,
         }
     };
     Say::Assign(v1::Assign { splits: splits.into_iter().map(assignment).collect() })

@@ -1,13 +1,15 @@
 //! The coordinator by tables: one scene each, with the actions that must follow.
 
+mod cut;
 mod failure;
+mod periodic;
 mod rest;
 mod transactions;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use weir_common::{
-    config::{ExponentialDelay, RestartStrategy},
+    config::{ExponentialDelay, RestartStrategy, Savepoint},
     counters::{OutcomeKind, SplitCounters},
     ids::{CheckpointId, GrantId, LeaderEpoch, SlotId, TaskmanagerId},
     progress::Progress,
@@ -40,6 +42,7 @@ fn settings() -> Settings {
         heartbeat_timeout: TIMEOUT,
         retry_delay: Duration::from_secs(1),
         mirror_interval: Duration::from_secs(3600),
+        savepoints: Savepoint::default(),
         restart_strategy: no_wait(),
         suspended: false,
     }
@@ -176,7 +179,7 @@ fn a_silent_taskmanager_is_fenced_then_read_then_replaced_and_the_other_keeps_it
     let Action::ReadProgress { splits } = &actions[0] else { unreachable!() };
     let read = states(7, splits.iter().cloned());
     let actions = scene.event(Event::ProgressRead { splits: read.clone() });
-    assert_eq!(actions, [Action::SendAssign { taskmanager: tm("a"), splits: read }]);
+    assert_eq!(actions, [Action::SendAssign { taskmanager: tm("a"), splits: read, limits: BTreeMap::new() }]);
     assert!(kept.iter().all(|(id, _)| scene.owners()[id].as_deref() == Some("a")));
 }
 
@@ -373,7 +376,7 @@ fn at_least_once_needs_no_kafka_for_a_move() {
     let [Action::SendRevoke { splits, .. }] = &actions[..] else { panic!("{actions:?}") };
     let splits = states(6, splits.iter().cloned());
     let actions = scene.event(Event::Released { taskmanager: tm("a"), splits: splits.clone() });
-    assert_eq!(actions, [Action::SendAssign { taskmanager: tm("b"), splits }]);
+    assert_eq!(actions, [Action::SendAssign { taskmanager: tm("b"), splits, limits: BTreeMap::new() }]);
 }
 
 #[test]

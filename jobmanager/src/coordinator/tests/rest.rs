@@ -119,6 +119,17 @@ fn a_job_that_was_suspended_is_found_suspended() {
 }
 
 #[test]
+fn a_job_that_is_found_suspended_leaves_its_group_to_whoever_goes_on_in_its_place() {
+    let second = Duration::from_secs(1);
+    let mut scene = Scene::new(Settings { suspended: true, mirror_interval: second, ..settings() }, 1, 2);
+    assert_eq!(scene.after(second, Event::DeadlineReached), []);
+    let actions = scene.event(Event::ResumeRequested { request: REQUEST });
+    scene.settle(actions);
+    let actions = scene.after(second, Event::DeadlineReached);
+    assert!(matches!(actions[..], [Action::MirrorLag { .. }]), "{actions:?}");
+}
+
+#[test]
 fn a_lost_taskmanager_of_a_suspended_job_is_fenced_and_no_failure() {
     let mut scene = Scene::new(fixed(0), 1, 2);
     scene.join("a");

@@ -5,7 +5,7 @@ use weir_proto::v1;
 use super::convert;
 use crate::{
     coordinator::{
-        action::{Replay, SnapshotKind},
+        action::{Replay, SavepointKind, SnapshotKind},
         view::CheckpointStatus,
     },
     runtime::view::{CheckpointRow, SplitRow, TaskmanagerRow, View},
@@ -17,6 +17,10 @@ pub(super) fn kind_name(kind: StoredKind) -> &'static str {
         StoredKind::Checkpoint => "CHECKPOINT",
         StoredKind::Savepoint => "SAVEPOINT",
     }
+}
+
+fn savepoint_kind(kind: Option<SavepointKind>) -> String {
+    kind.map_or_else(String::new, |kind| kind.name().to_owned())
 }
 
 pub(super) fn split_replay(id: &weir_common::split::SplitId, replay: Replay) -> v1::SplitReplay {
@@ -101,10 +105,13 @@ pub(super) fn split_info(row: SplitRow) -> v1::SplitInfo {
 
 pub(super) fn checkpoint_info(view: &View, row: &CheckpointRow) -> v1::CheckpointInfo {
     let checkpoint = &row.checkpoint;
-    let (kind, trigger) = match &checkpoint.kind {
-        SnapshotKind::Checkpoint => (StoredKind::Checkpoint, "periodic".to_owned()),
-        SnapshotKind::Savepoint { label } if label.is_empty() => (StoredKind::Savepoint, "operator".to_owned()),
-        SnapshotKind::Savepoint { label } => (StoredKind::Savepoint, format!("operator: {label}")),
+    let (kind, savepoint, trigger) = match &checkpoint.kind {
+        SnapshotKind::Checkpoint => (StoredKind::Checkpoint, None, "periodic".to_owned()),
+        SnapshotKind::Savepoint { kind, label } => {
+            let trigger = if *kind == SavepointKind::Periodic { "periodic" } else { "operator" };
+            let trigger = if label.is_empty() { trigger.to_owned() } else { format!("{trigger}: {label}") };
+            (StoredKind::Savepoint, Some(*kind), trigger)
+        }
     };
     let (status, location, size_bytes, failure) = match &checkpoint.status {
         CheckpointStatus::InProgress => ("IN_PROGRESS", String::new(), 0, String::new()),
@@ -124,6 +131,7 @@ pub(super) fn checkpoint_info(view: &View, row: &CheckpointRow) -> v1::Checkpoin
         location,
         failure,
         trigger,
+        savepoint_kind: savepoint_kind(savepoint),
     }
 }
 
@@ -140,5 +148,6 @@ pub(super) fn stored_info(info: &Info) -> v1::CheckpointInfo {
         location: info.location.clone(),
         failure: String::new(),
         trigger: info.label.clone(),
+        savepoint_kind: savepoint_kind(info.savepoint),
     }
 }

@@ -1,6 +1,7 @@
 //! What operators call.
 
 mod info;
+mod offsets;
 mod operations;
 mod refusal;
 mod savepoints;
@@ -77,8 +78,9 @@ impl AdminService for Service {
         &self,
         request: Request<v1::TriggerSavepointRequest>,
     ) -> Result<Response<v1::TriggerSavepointResponse>, Status> {
-        let savepoint = Some(self.savepoint(request.into_inner().label, false).await?);
-        Ok(Response::new(v1::TriggerSavepointResponse { savepoint }))
+        let v1::TriggerSavepointRequest { label, offset_cut } = request.into_inner();
+        let (savepoint, offsets) = self.savepoint(label, false, offset_cut).await?;
+        Ok(Response::new(v1::TriggerSavepointResponse { savepoint: Some(savepoint), offsets }))
     }
 
     async fn list_savepoints(
@@ -107,16 +109,31 @@ impl AdminService for Service {
         &self,
         request: Request<v1::StopWithSavepointRequest>,
     ) -> Result<Response<v1::StopWithSavepointResponse>, Status> {
-        let savepoint = Some(self.savepoint(request.into_inner().label, true).await?);
-        Ok(Response::new(v1::StopWithSavepointResponse { savepoint }))
+        let v1::StopWithSavepointRequest { label, offset_cut } = request.into_inner();
+        let (savepoint, offsets) = self.savepoint(label, true, offset_cut).await?;
+        Ok(Response::new(v1::StopWithSavepointResponse { savepoint: Some(savepoint), offsets }))
+    }
+
+    async fn export_savepoint(
+        &self,
+        request: Request<v1::ExportSavepointRequest>,
+    ) -> Result<Response<v1::ExportSavepointResponse>, Status> {
+        Ok(Response::new(self.export(request.into_inner()).await?))
+    }
+
+    async fn import_savepoint(
+        &self,
+        request: Request<v1::ImportSavepointRequest>,
+    ) -> Result<Response<v1::ImportSavepointResponse>, Status> {
+        Ok(Response::new(self.import(request.into_inner()).await?))
     }
 
     async fn restore(&self, request: Request<v1::RestoreRequest>) -> Result<Response<v1::RestoreResponse>, Status> {
         Ok(Response::new(self.go_back(request.into_inner()).await?))
     }
 
-    async fn suspend(&self, _: Request<v1::SuspendRequest>) -> Result<Response<v1::SuspendResponse>, Status> {
-        Ok(Response::new(self.rest().await?))
+    async fn suspend(&self, request: Request<v1::SuspendRequest>) -> Result<Response<v1::SuspendResponse>, Status> {
+        Ok(Response::new(self.rest(request.into_inner().offset_cut).await?))
     }
 
     async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {

@@ -1,6 +1,6 @@
 //! Suspend, resume, reset.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use tonic::Status;
@@ -9,6 +9,7 @@ use weir_proto::v1::{self, reset_request::To};
 
 use super::{
     Service,
+    offsets::{cursors, from_proto, to_proto},
     refusal::{gone, refused},
 };
 use crate::{
@@ -20,16 +21,21 @@ use crate::{
 };
 
 impl Service {
-    pub(super) async fn rest(&self) -> Result<v1::SuspendResponse, Status> {
-        tracing::info!("suspend requested");
-        match self.runtime()?.admin(AdminRequest::Suspend).await.map_err(gone)? {
-            Reply::Suspended { snapshot: Ok(location) } => Ok(v1::SuspendResponse { location, warning: String::new() }),
-            Reply::Suspended { snapshot: Err(reason) } => Ok(v1::SuspendResponse {
-                location: String::new(),
-                warning: format!("no checkpoint was stored: {reason}"),
-            }),
-            other => Err(refused(other)),
+    pub(super) async fn rest(&self, offset_cut: bool) -> Result<v1::SuspendResponse, Status> {
+        tracing::info!(offset_cut, "suspend requested");
+        let mut response = v1::SuspendResponse::default();
+        match self.runtime()?.admin(AdminRequest::Suspend { offset_cut }).await.map_err(gone)? {
+            Reply::Suspended { snapshot: Ok(location) } => response.location = location,
+            Reply::Suspended { snapshot: Err(reason) } => {
+                response.warning = format!("no checkpoint was stored: {reason}");
+            }
+            other => return Err(refused(other)),
         }
+        if offset_cut {
+            // The job rests: where its cursors are, it stays.
+            response.offsets = to_proto(&cursors(&self.view().await?));
+        }
+        Ok(response)
     }
 
     pub(super) async fn go_on(&self) -> Result<v1::ResumeResponse, Status> {
@@ -63,20 +69,11 @@ fn target(to: To) -> Result<ResetTo, String> {
         To::TimestampMs(ms) => {
             ResetTo::Timestamp(Timestamp::from_millisecond(ms).map_err(|error| format!("{ms} is no time: {error}"))?)
         }
-        To::Offsets(v1::ResetOffsets { offsets }) => {
-            let mut targets = BTreeMap::new();
-            for v1::PartitionOffset { topic, partition, offset } in offsets {
-                let partition = TopicPartition { topic: topic.into(), partition };
-                if targets.insert(partition.clone(), offset).is_some() {
-                    return Err(format!("{partition} is named twice"));
-                }
-            }
-            ResetTo::Offsets(targets)
-        }
+        To::Offsets(offsets) => ResetTo::Offsets(from_proto(offsets)?),
     })
 }
 
-fn moved(consequences: &Consequences) -> v1::ResetResponse {
+pub(super) fn moved(consequences: &Consequences) -> v1::ResetResponse {
     let Consequences { splits, replayed, skipped } = consequences;
     let partitions: BTreeSet<&TopicPartition> = replayed.keys().chain(skipped.keys()).collect();
     let partition = |partition: &TopicPartition| v1::PartitionReset {

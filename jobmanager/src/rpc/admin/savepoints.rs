@@ -16,18 +16,27 @@ use crate::{
 };
 
 impl Service {
-    /// Triggers a savepoint and waits until it is stored.
-    pub(super) async fn savepoint(&self, label: String, stop: bool) -> Result<v1::CheckpointInfo, Status> {
+    /// Triggers a savepoint and waits until it is stored. Of an offset cut also its offsets.
+    pub(super) async fn savepoint(
+        &self,
+        label: String,
+        stop: bool,
+        offset_cut: bool,
+    ) -> Result<(v1::CheckpointInfo, Vec<v1::PartitionOffset>), Status> {
         keys::check_label(&label).map_err(Status::invalid_argument)?;
-        tracing::info!(label, stop, "savepoint requested");
-        let reply = self.runtime()?.admin(AdminRequest::Savepoint { label, stop }).await.map_err(gone)?;
-        match reply {
-            Reply::Savepoint { checkpoint, location } => self.stored(checkpoint, location).await,
-            other => Err(refused(other)),
-        }
+        tracing::info!(label, stop, offset_cut, "savepoint requested");
+        let request = AdminRequest::Savepoint { label, stop, offset_cut };
+        let reply = self.runtime()?.admin(request).await.map_err(gone)?;
+        let Reply::Savepoint { checkpoint, location } = reply else { return Err(refused(reply)) };
+        let offsets = if offset_cut { self.stored_offsets(&location).await } else { Vec::new() };
+        Ok((self.stored(checkpoint, location).await?, offsets))
     }
 
-    async fn stored(&self, checkpoint: CheckpointId, location: String) -> Result<v1::CheckpointInfo, Status> {
+    pub(super) async fn stored(
+        &self,
+        checkpoint: CheckpointId,
+        location: String,
+    ) -> Result<v1::CheckpointInfo, Status> {
         // After a stop the runtime may be gone, and the savepoint is there all the same.
         if let Ok(view) = self.runtime()?.view().await
             && let Some(row) = view.checkpoint(checkpoint)
@@ -47,7 +56,7 @@ impl Service {
         ))
     }
 
-    async fn find_savepoint(&self, name: &str) -> Result<Info, Status> {
+    pub(super) async fn find_savepoint(&self, name: &str) -> Result<Info, Status> {
         self.services.snapshots.find(name).await.map_err(|error| storage(&error))
     }
 
@@ -76,16 +85,20 @@ impl Service {
         let info = self.find_savepoint(&savepoint).await?;
         let snapshot = self.services.snapshots.read(&info).await.map_err(|error| storage(&error))?;
         let configured = self.services.config.job.splits_per_partition;
-        if snapshot.splits_per_partition != configured {
-            return Err(Status::failed_precondition(format!(
-                "{} was made with {} splits per partition, the job has {}: finished records of one number of splits cannot be \
-                 told in another; restore one that was made with {1}, or start a job with {1} under another name",
-                info.location,
-                snapshot.splits_per_partition.get(),
-                configured.get()
-            )));
-        }
         tracing::info!(location = info.location, allow_replay, "restore requested");
+        if snapshot.splits_per_partition != configured || !snapshot.is_copy() {
+            let offsets = snapshot.offsets().map_err(|uneven| {
+                Status::failed_precondition(format!(
+                    "{} was made with {} splits per partition, the job has {}: only an offset cut can be told in another number \
+                     of splits, and its key ranges have come differently far ({uneven}); restore an offset cut, or one that \
+                     was made with {2}",
+                    info.location,
+                    snapshot.splits_per_partition.get(),
+                    configured.get()
+                ))
+            })?;
+            return self.go_to_offsets(&info, offsets, allow_replay).await;
+        }
         let request = AdminRequest::Restore { splits: snapshot.states(), allow_replay };
         match self.runtime()?.admin(request).await.map_err(gone)? {
             Reply::Restored { replayed } => {
@@ -95,6 +108,7 @@ impl Service {
                     savepoint: Some(stored_info(&info)),
                     replayed_records: splits.iter().map(|split| split.replayed_records).sum(),
                     splits,
+                    partitions: Vec::new(),
                 })
             }
             other => Err(refused(other)),

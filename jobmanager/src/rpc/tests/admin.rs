@@ -32,7 +32,7 @@ async fn a_savepoint_is_stored_listed_shown_and_disposed_of() {
     until("all splits", || taskmanager.splits().len() == 4).await;
     taskmanager.work(5);
     let mut admin = jobmanager.admin().await;
-    let request = v1::TriggerSavepointRequest { label: "before-1.2".to_owned() };
+    let request = v1::TriggerSavepointRequest { label: "before-1.2".to_owned(), offset_cut: false };
     let answer = admin.trigger_savepoint(request).await.expect("stored").into_inner();
     let savepoint = answer.savepoint.expect("its info");
     assert_eq!(
@@ -49,7 +49,7 @@ async fn a_savepoint_is_stored_listed_shown_and_disposed_of() {
     admin.dispose_savepoint(dispose.clone()).await.expect("disposed of");
     let gone = admin.dispose_savepoint(dispose).await.expect_err("gone");
     assert_eq!(gone.code(), Code::NotFound);
-    let bad = v1::TriggerSavepointRequest { label: "a/b".to_owned() };
+    let bad = v1::TriggerSavepointRequest { label: "a/b".to_owned(), offset_cut: false };
     assert_eq!(admin.trigger_savepoint(bad).await.expect_err("refused").code(), Code::InvalidArgument);
 }
 
@@ -60,9 +60,15 @@ async fn going_back_is_refused_with_the_number_of_repeats_unless_allowed() {
     until("both splits", || taskmanager.splits().len() == 2).await;
     let mut admin = jobmanager.admin().await;
     let label = "here".to_owned();
-    admin.trigger_savepoint(v1::TriggerSavepointRequest { label: label.clone() }).await.expect("stored");
+    admin
+        .trigger_savepoint(v1::TriggerSavepointRequest { label: label.clone(), offset_cut: false })
+        .await
+        .expect("stored");
     taskmanager.work(5);
-    admin.trigger_savepoint(v1::TriggerSavepointRequest { label: "later".to_owned() }).await.expect("stored");
+    admin
+        .trigger_savepoint(v1::TriggerSavepointRequest { label: "later".to_owned(), offset_cut: false })
+        .await
+        .expect("stored");
     let back = |allow_replay| v1::RestoreRequest { savepoint: label.clone(), allow_replay };
     let refused = admin.restore(back(false)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -84,7 +90,7 @@ async fn stopping_with_a_savepoint_ends_the_job_and_leaves_no_slots() {
     until("both splits", || taskmanager.splits().len() == 2).await;
     taskmanager.work(5);
     let mut admin = jobmanager.admin().await;
-    let request = v1::StopWithSavepointRequest { label: String::new() };
+    let request = v1::StopWithSavepointRequest::default();
     let savepoint =
         admin.stop_with_savepoint(request).await.expect("stopped").into_inner().savepoint.expect("its info");
     assert!(savepoint.location.contains("/savepoints/"), "{savepoint:?}");
@@ -103,7 +109,7 @@ async fn a_suspended_job_says_so_is_recorded_and_goes_on_when_resumed() {
     let mut admin = jobmanager.admin().await;
     let early = admin.resume(v1::ResumeRequest {}).await.expect_err("it runs");
     assert_eq!(early.code(), Code::FailedPrecondition);
-    let suspended = admin.suspend(v1::SuspendRequest {}).await.expect("suspended").into_inner();
+    let suspended = admin.suspend(v1::SuspendRequest::default()).await.expect("suspended").into_inner();
     assert!(suspended.location.contains("/checkpoints/"), "{suspended:?}");
     assert!(locked(&jobmanager.kafka.record).clone().expect("written").suspended);
     assert_eq!(taskmanager.splits().len(), 0);
@@ -175,7 +181,7 @@ async fn a_standby_names_the_leader_in_text_and_metadata() {
     let status = admin.get_status(v1::GetStatusRequest {}).await.expect("it leads").into_inner();
     assert_eq!(status.leader, LEADER);
     jobmanager.role.send_replace(Role::Standby);
-    let referred = admin.suspend(v1::SuspendRequest {}).await.expect_err("it does not lead");
+    let referred = admin.suspend(v1::SuspendRequest::default()).await.expect_err("it does not lead");
     assert_eq!(referred.code(), Code::Unavailable);
     assert!(referred.message().contains("leader:6123 leads"), "{referred}");
     let leader = referred.metadata().get(weir_proto::LEADER_ADDRESS_KEY).expect("named");

@@ -63,6 +63,8 @@ pub(super) struct Kafka {
     pub(super) topics: Mutex<TopicIds>,
     /// How often it was asked for them.
     pub(super) looks: Mutex<u64>,
+    pub(super) mirrored: Mutex<BTreeMap<TopicPartition, i64>>,
+    pub(super) groups: Mutex<BTreeMap<String, BTreeMap<TopicPartition, i64>>>,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -95,7 +97,8 @@ impl Backend for Kafka {
         Ok(())
     }
 
-    async fn mirror(&self, _: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+    async fn mirror(&self, cursors: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+        *locked(&self.mirrored) = cursors;
         Ok(())
     }
 
@@ -117,13 +120,39 @@ impl Backend for Kafka {
         partitions: Vec<TopicPartition>,
         to: ResetTo,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
-        let offset = if to == ResetTo::Latest { 1000 } else { 0 };
+        let offset = match to {
+            ResetTo::Latest => 1000,
+            ResetTo::Earliest | ResetTo::Timestamp(_) => 0,
+            ResetTo::Offsets(offsets) => {
+                let outside = offsets.iter().find(|(_, offset)| !(0..=1000).contains(*offset));
+                return match outside {
+                    Some((partition, offset)) => {
+                        Err(KafkaProblem::Configuration(format!("offset {offset} of {partition} is not in the log")))
+                    }
+                    None => Ok(offsets),
+                };
+            }
+        };
         Ok(partitions.into_iter().map(|partition| (partition, offset)).collect())
     }
 
     async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem> {
         *locked(&self.looks) += 1;
         Ok(locked(&self.topics).clone())
+    }
+
+    async fn commit_group(&self, group: String, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+        locked(&self.groups).insert(group, offsets);
+        Ok(())
+    }
+
+    async fn group_offsets(
+        &self,
+        group: String,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        let committed = locked(&self.groups).get(&group).cloned().unwrap_or_default();
+        Ok(committed.into_iter().filter(|(partition, _)| partitions.contains(partition)).collect())
     }
 
     async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
@@ -323,7 +352,12 @@ impl Obedient {
 
     /// Every split it holds gets so much further: consumed, enriched and committed.
     pub(super) fn work(&self, records: u64) {
-        for report in locked(&self.held).values_mut() {
+        self.work_on(records, |_| true);
+    }
+
+    /// Those that are meant get so much further.
+    pub(super) fn work_on(&self, records: u64, meant: impl Fn(&SplitId) -> bool) {
+        for (_, report) in locked(&self.held).iter_mut().filter(|(split, _)| meant(split)) {
             if let Some(progress) = &mut report.progress {
                 progress.cursor += i64::try_from(records).expect("few");
             }
@@ -348,7 +382,11 @@ async fn obey(mut stream: Stream, held: Arc<Mutex<BTreeMap<SplitId, v1::SplitRep
                 stream.say(FromTaskmanager::SlotReady(ready)).await;
             }
             FromJobmanager::Assign(assign) => {
-                for each in assign.splits {
+                let limited = assign.splits.iter().any(|each| each.limit.is_some());
+                for mut each in assign.splits {
+                    if let Some(limit) = each.limit {
+                        come_to(&mut each, limit);
+                    }
                     let report = v1::SplitReport {
                         split: each.split,
                         progress: each.progress,
@@ -357,6 +395,11 @@ async fn obey(mut stream: Stream, held: Arc<Mutex<BTreeMap<SplitId, v1::SplitRep
                     };
                     assert!(report.progress_partition > 0, "exactly-once progress has a place");
                     locked(&held).insert(split_id(report.split.as_ref()), report);
+                }
+                if limited {
+                    let splits = reports(&held);
+                    commit(&splits);
+                    stream.say(FromTaskmanager::Report(v1::Report { checkpoint_id: 0, slot: 0, splits })).await;
                 }
             }
             FromJobmanager::Revoke(revoke) => {
@@ -376,6 +419,16 @@ async fn obey(mut stream: Stream, held: Arc<Mutex<BTreeMap<SplitId, v1::SplitRep
         }
     }
     false
+}
+
+/// Everything below is enriched.
+fn come_to(assignment: &mut v1::SplitAssignment, limit: i64) {
+    let (progress, counters) =
+        (assignment.progress.get_or_insert_default(), assignment.counters.get_or_insert_default());
+    let records = u64::try_from(limit - progress.cursor).expect("not behind");
+    (progress.cursor, progress.finished_ahead) = (limit, Vec::new());
+    counters.consumed += records;
+    counters.enriched += records;
 }
 
 fn split_id(split: Option<&v1::SplitId>) -> SplitId {

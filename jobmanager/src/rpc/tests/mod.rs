@@ -3,4 +3,5 @@
 mod admin;
 mod attach;
 mod harness;
+mod offsets;
 mod topics;

@@ -29,6 +29,7 @@ impl World {
             heartbeat_timeout: Duration::from_millis(HEARTBEAT_TIMEOUT),
             retry_delay: Duration::from_millis(300),
             mirror_interval: Duration::from_secs(5),
+            savepoints: weir_common::config::Savepoint::default(),
             restart_strategy: weir_common::config::RestartStrategy::default(),
             suspended: false,
         });
@@ -53,7 +54,9 @@ impl World {
                     self.broker.recorded_slots.insert(slot);
                     self.send(&taskmanager, ToTaskmanager::Grant(slot, grant));
                 }
-                Action::SendAssign { taskmanager, splits } => self.send(&taskmanager, ToTaskmanager::Assign(splits)),
+                Action::SendAssign { taskmanager, splits, .. } => {
+                    self.send(&taskmanager, ToTaskmanager::Assign(splits))
+                }
                 Action::SendRevoke { taskmanager, splits } => self.send(&taskmanager, ToTaskmanager::Revoke(splits)),
                 Action::SendBarrier { taskmanager, checkpoint } => {
                     self.send(&taskmanager, ToTaskmanager::Barrier(checkpoint));
@@ -71,7 +74,12 @@ impl World {
                 Action::ReadProgress { splits } => self.at(delay, Step::ReadArrives(self.epoch, splits)),
                 Action::StoreSnapshot { checkpoint, splits, .. } => self.store(checkpoint, &splits),
                 Action::MirrorLag { .. } => {}
-                Action::WriteProgress { .. } | Action::RecordRest { .. } | Action::Reply { .. } | Action::Finish => {
+                Action::WriteProgress { .. }
+                | Action::RecordRest { .. }
+                | Action::ListSavepoints
+                | Action::DeleteSavepoints { .. }
+                | Action::Reply { .. }
+                | Action::Finish => {
                     panic!("nobody asked for {action:?}")
                 }
             }
