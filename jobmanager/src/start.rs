@@ -11,8 +11,9 @@
 //!
 //! At-least-once: the newest snapshot, else the configured start.
 //!
-//! What snapshots mean that cannot be used is in [`storage`].
+//! What snapshots mean that cannot be used is in [`storage`], what another number of splits means in [`reshape`].
 
+pub mod reshape;
 pub mod storage;
 pub mod topics;
 
@@ -23,6 +24,8 @@ use weir_common::{
     split::{SplitId, SplitsPerPartition, TopicName, TopicPartition},
 };
 
+use self::reshape::Told;
+pub use self::reshape::{Former, ShapeChanged};
 use self::topics::{KnownTopics, TopicIds};
 use crate::{
     coordinator::event::{SplitState, SplitStates},
@@ -34,7 +37,7 @@ use crate::{
 pub struct JobRecord {
     /// The last leader's.
     pub leader_epoch: LeaderEpoch,
-    /// Fixed for the job's life.
+    /// What the progress was made with; see [`reshape`].
     pub splits_per_partition: SplitsPerPartition,
     /// Slots whose holders may still live.
     pub slots: BTreeSet<SlotId>,
@@ -72,8 +75,10 @@ pub struct Facts {
     pub topics: TopicIds,
     /// Exactly-once, and not the job's first start.
     pub record: Option<JobRecord>,
-    /// Progress in Kafka, of all splits that ever were.
+    /// Progress in Kafka, of all splits that ever were, made with the configured number of splits.
     pub progress: SplitStates,
+    /// In place of it, where the job had another number.
+    pub former: Option<Former>,
     /// The newest snapshot; `None` as well when storage does not answer.
     pub snapshot: Option<SnapshotFacts>,
 }
@@ -125,24 +130,12 @@ pub struct Plan {
     pub findings: Vec<Finding>,
 }
 
-/// The job's shape was changed, which progress does not survive.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "job.splits_per_partition is {configured}, but the job {found_in} was made with {found}: it is fixed for the life of a \
-     job; set it back to {found}, or start a new job under another stream_manager.job_name"
-)]
-pub struct ShapeChanged {
-    configured: u32,
-    found: u32,
-    found_in: String,
-}
-
 /// Decides.
 ///
 /// # Errors
-/// `splits_per_partition` is not what it was.
+/// `splits_per_partition` is not what it was, and progress cannot be told in it.
 pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
-    check_shape(facts)?;
+    let Told { facts, was } = &reshape::in_configured_shape(facts)?;
     let mut sorted = Sorted::default();
     let mut splits = SplitStates::new();
     for (partition, start) in &facts.partitions {
@@ -159,23 +152,25 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
     };
     // Whoever still works on a split whose entry is gone keeps committing to the old place, and this start may choose another.
     // At-least-once keeps nothing in Kafka that could be overwritten.
-    let overwrites = facts.exactly_once && !(sorted.behind.is_empty() && sorted.missing.is_empty());
+    let overwrites = facts.exactly_once && (was.is_some() || !(sorted.behind.is_empty() && sorted.missing.is_empty()));
     let epochs = [facts.record.as_ref().map(|record| record.leader_epoch), facts.snapshot.as_ref().map(|s| s.id.epoch)];
     let last_checkpoint = facts.snapshot.as_ref().map_or(CheckpointId(0), |snapshot| snapshot.id.checkpoint);
     let mut topics = facts.record.as_ref().map(|record| record.topics.clone()).unwrap_or_default();
     let recreated = topics.compare(&facts.topics);
     let mut findings = sorted.findings(facts);
+    findings.extend(was.map(|was| reshape::finding(was, facts.splits_per_partition)));
     findings.extend(recreated.values().map(|text| Finding { severity: Severity::Warning, text: text.clone() }));
     let mut to_write = Vec::new();
     if facts.exactly_once {
-        to_write = [&sorted.behind, &sorted.missing, &sorted.fresh].into_iter().flatten().cloned().collect();
+        let wrong = [&sorted.behind, &sorted.missing, &sorted.fresh].into_iter().flatten();
+        to_write = if was.is_some() { splits.keys().cloned().collect() } else { wrong.cloned().collect() };
         to_write.sort();
     }
     Ok(Plan {
         leader_epoch: epochs.into_iter().flatten().max().unwrap_or_default().next(),
         first_checkpoint: last_checkpoint.next(),
         // Who is fenced cannot be adopted.
-        orphaned_slots: if overwrites { Vec::new() } else { recorded.clone() },
+        orphaned_slots: if overwrites || was.is_some() { Vec::new() } else { recorded.clone() },
         fence_first: if overwrites { recorded } else { Vec::new() },
         splits,
         to_write,
@@ -185,18 +180,6 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         recreated,
         findings,
     })
-}
-
-fn check_shape(facts: &Facts) -> Result<(), ShapeChanged> {
-    let recorded = facts.record.as_ref().map(|record| (record.splits_per_partition, "record in Kafka".to_owned()));
-    let stored = facts.snapshot.as_ref().map(|s| (s.splits_per_partition, format!("snapshot {}", s.id)));
-    let other = recorded.into_iter().chain(stored).find(|(found, _)| *found != facts.splits_per_partition);
-    match other {
-        None => Ok(()),
-        Some((found, found_in)) => {
-            Err(ShapeChanged { configured: facts.splits_per_partition.get(), found: found.get(), found_in })
-        }
-    }
 }
 
 /// Splits by what was decided about them.
@@ -331,6 +314,7 @@ pub(crate) mod tests {
             partitions: [(TopicPartition { topic: "t".into(), partition: 0 }, 5)].into(),
             record: progress.map(|_| record),
             progress: progress.map(both).unwrap_or_default(),
+            former: None,
             snapshot: snapshot.map(stored),
         }
     }
@@ -421,15 +405,5 @@ pub(crate) mod tests {
         let new = SplitId { partition: 1, ..split(0) };
         assert_eq!((plan.splits[&new].clone(), plan.splits[&split(0)].clone()), (at(0), at(20)));
         assert_eq!(plan.to_write, [new, SplitId { partition: 1, ..split(1) }]);
-    }
-
-    #[test]
-    fn a_changed_number_of_splits_is_refused_with_both_values() {
-        for (progress, snapshot) in [(Some(1), None), (None, Some(1))] {
-            let mut facts = facts(progress, snapshot);
-            facts.splits_per_partition = count(3);
-            let error = plan(&facts).expect_err("changed").to_string();
-            assert!(error.contains("is 3") && error.contains("back to 2"), "{error}");
-        }
     }
 }

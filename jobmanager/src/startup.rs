@@ -14,10 +14,10 @@ use weir_proto::v1;
 
 use crate::{
     Exit, job,
-    kafka::{self, Kafka, KafkaBackend, KafkaProblem, LockLeadership, ProgressIndex},
+    kafka::{self, Kafka, KafkaBackend, KafkaProblem, LockLeadership, ProgressIndex, StoredProgress},
     leadership::{self, Leadership, Term, storage::StorageLeadership},
     runtime::Parts,
-    start::{self, Facts, JobRecord, Plan, Severity, SnapshotFacts, topics::TopicIds},
+    start::{self, Facts, Former, JobRecord, Plan, Severity, SnapshotFacts, topics::TopicIds},
     store::{Snapshots, StoreError, object::Objects, snapshot::Snapshot, survey::Survey},
 };
 
@@ -132,7 +132,7 @@ async fn decide(kafka: &Kafka, facts: &mut Facts, index: &mut ProgressIndex) -> 
         record.slots.clear();
     }
     let existing = kafka.progress_partitions().await?;
-    (facts.progress, *index) = kafka.read_all_progress(existing).await?;
+    *index = sort_progress(facts, &kafka.read_all_progress(existing).await?);
     decide(facts)
 }
 
@@ -196,13 +196,15 @@ async fn facts(
         topics: BTreeMap::new(),
         record: None,
         progress: BTreeMap::new(),
+        former: None,
         snapshot,
     };
     let mut index = ProgressIndex::default();
     let existing = if exactly_once { kafka.progress_partitions().await? } else { 0 };
     if existing > 0 {
         facts.record = kafka.read_record().await?;
-        (facts.progress, index) = read_progress(kafka, existing, &mut facts.record).await?;
+        let stored = read_progress(kafka, existing, &mut facts.record).await?;
+        index = sort_progress(&mut facts, &stored);
     }
     if exactly_once {
         let topics: BTreeSet<TopicName> = partitions.iter().map(|partition| partition.topic.clone()).collect();
@@ -223,13 +225,20 @@ async fn topic_ids(kafka: &Kafka, topics: Vec<TopicName>) -> TopicIds {
     }
 }
 
+/// Progress of the job's number of splits, which the record says, and where that of the configured one is or will be kept.
+fn sort_progress(facts: &mut Facts, stored: &StoredProgress) -> ProgressIndex {
+    let configured = facts.splits_per_partition;
+    let recorded = facts.record.as_ref().map(|record| record.splits_per_partition);
+    let of_snapshot = facts.snapshot.as_ref().map(|snapshot| snapshot.splits_per_partition);
+    let is = recorded.or_else(|| stored.only_shape()).or(of_snapshot).unwrap_or(configured);
+    facts.progress = if is == configured { stored.states(is) } else { BTreeMap::new() };
+    facts.former = (is != configured).then(|| Former { splits_per_partition: is, progress: stored.states(is) });
+    stored.index(configured, is)
+}
+
 /// Stable progress. Where a transaction stays open (its taskmanager died, or works on and on), all recorded slots are
 /// fenced first: then nothing can be open, and nobody is left to be adopted.
-async fn read_progress(
-    kafka: &Kafka,
-    partitions: i32,
-    record: &mut Option<JobRecord>,
-) -> Result<(crate::coordinator::event::SplitStates, ProgressIndex), Exit> {
+async fn read_progress(kafka: &Kafka, partitions: i32, record: &mut Option<JobRecord>) -> Result<StoredProgress, Exit> {
     const ATTEMPTS: usize = 3;
     for attempt in 1..=ATTEMPTS {
         match kafka.read_all_progress(partitions).await {
@@ -254,7 +263,8 @@ async fn start_offsets(
     facts: &Facts,
 ) -> Result<BTreeMap<TopicPartition, i64>, Exit> {
     let stored = facts.snapshot.iter().flat_map(|snapshot| snapshot.splits.keys());
-    let known: Vec<&SplitId> = facts.progress.keys().chain(stored).collect();
+    let former = facts.former.iter().flat_map(|former| former.progress.keys());
+    let known: Vec<&SplitId> = facts.progress.keys().chain(former).chain(stored).collect();
     let (grown, fresh): (Vec<_>, Vec<_>) =
         partitions.into_iter().partition(|partition| known.iter().any(|split| split.topic == partition.topic));
     let mut offsets = kafka.start_offsets(grown, StartingOffsets::Earliest).await?;
@@ -272,14 +282,13 @@ fn log(plan: &Plan) {
     tracing::info!(epoch = %plan.leader_epoch, splits = plan.splits.len(), orphaned_slots = ?plan.orphaned_slots, "leading");
 }
 
-/// Writes to Kafka what the plan wants there, the record last: a start that dies before is the same start again.
+/// Writes to Kafka what the plan wants there, all at once: a start that dies before is the same start again.
 async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut ProgressIndex) -> Result<(), Exit> {
     let places: BTreeMap<SplitId, i32> =
         plan.to_write.iter().map(|split| (split.clone(), index.assign(split))).collect();
     kafka.ensure_progress_topic(index.partitions_needed()).await?;
     let write = |split: &SplitId| Some((split.clone(), plan.splits.get(split)?.clone()));
     let splits = plan.to_write.iter().filter_map(write).collect();
-    kafka.write_progress(splits, places, config.job.splits_per_partition).await?;
     let record = JobRecord {
         leader_epoch: plan.leader_epoch,
         splits_per_partition: config.job.splits_per_partition,
@@ -288,7 +297,7 @@ async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut Prog
         suspended: plan.suspended,
         topics: plan.topics.clone(),
     };
-    Ok(kafka.write_record(record).await?)
+    Ok(kafka.write_start(splits, places, record).await?)
 }
 
 #[cfg(test)]

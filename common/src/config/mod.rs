@@ -333,7 +333,7 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Job {
-    /// Key ranges of every partition; fixed for the job's life. Default 12: up to twelve taskmanagers share a
+    /// Key ranges of every partition; changed at an offset cut alone. Default 12: up to twelve taskmanagers share a
     /// partition.
     pub splits_per_partition: SplitsPerPartition,
     /// Default `key`.

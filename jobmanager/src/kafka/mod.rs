@@ -27,7 +27,11 @@ use rdkafka::{
 use tokio::sync::{Mutex, Semaphore};
 use weir_common::{config::Config, kafka as settings};
 
-pub use self::{backend::KafkaBackend, lock::LockLeadership, progress::ProgressIndex};
+pub use self::{
+    backend::KafkaBackend,
+    lock::LockLeadership,
+    progress::{ProgressIndex, StoredProgress},
+};
 use crate::leadership::Term;
 
 /// It logs through tracing.

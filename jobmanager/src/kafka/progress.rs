@@ -79,6 +79,41 @@ impl ProgressIndex {
     }
 }
 
+/// Everything that the progress group keeps, each with its partition. Entries of a former number of splits stay until the
+/// broker forgets them, or their partitions are needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredProgress(Vec<(i32, ProgressEntry)>);
+
+impl StoredProgress {
+    /// What was made with this number of splits.
+    #[must_use]
+    pub fn states(&self, of: SplitsPerPartition) -> SplitStates {
+        let state = |entry: &ProgressEntry| SplitState { progress: entry.progress.clone(), counters: entry.counters };
+        self.of(of).map(|(_, entry)| (entry.split.clone(), state(entry))).collect()
+    }
+
+    /// The number of splits that everything was made with; `None` where there is nothing, or more than one.
+    #[must_use]
+    pub fn only_shape(&self) -> Option<SplitsPerPartition> {
+        let first = self.0.first()?.1.splits_per_partition;
+        self.0.iter().all(|(_, entry)| entry.splits_per_partition == first).then_some(first)
+    }
+
+    /// Where progress of this number of splits is kept. An entry that a change left behind keeps its place, so that no split
+    /// ever has two. Partitions of `other` are not given away.
+    #[must_use]
+    pub fn index(&self, of: SplitsPerPartition, other: SplitsPerPartition) -> ProgressIndex {
+        let mut index = ProgressIndex::default();
+        self.of(of).for_each(|(partition, entry)| index.insert(entry.split.clone(), *partition));
+        index.taken.extend(self.of(other).map(|(partition, _)| *partition));
+        index
+    }
+
+    fn of(&self, count: SplitsPerPartition) -> impl Iterator<Item = &(i32, ProgressEntry)> {
+        self.0.iter().filter(move |(_, entry)| entry.splits_per_partition == count)
+    }
+}
+
 impl Kafka {
     /// The job record; `None` before the job's first start.
     ///
@@ -104,30 +139,20 @@ impl Kafka {
     /// # Errors
     /// It is not written, or that is not known.
     pub async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem> {
-        let offset = i64::try_from(record.leader_epoch.0).unwrap_or(i64::MAX);
-        let metadata = record_metadata(self.shared.job(), &record);
-        self.commit(vec![(RECORD_PARTITION, offset, metadata)]).await
+        self.commit(vec![record_entry(self.shared.job(), &record)]).await
     }
 
     /// All splits' stable progress, and where it is kept.
     ///
     /// # Errors
     /// [`KafkaProblem::Pending`]: a transaction is open somewhere.
-    pub async fn read_all_progress(&self, partitions: i32) -> Result<(SplitStates, ProgressIndex), KafkaProblem> {
+    pub async fn read_all_progress(&self, partitions: i32) -> Result<StoredProgress, KafkaProblem> {
         self.blocking(move |shared| {
-            let mut states = SplitStates::new();
-            let mut index = ProgressIndex::default();
+            let mut entries = Vec::new();
             for (partition, cursor, metadata) in committed(shared, RECORD_PARTITION + 1..partitions)? {
-                match parse_entry(shared, partition, cursor, &metadata)? {
-                    Some(entry) => {
-                        index.insert(entry.split.clone(), partition);
-                        let state = SplitState { progress: entry.progress, counters: entry.counters };
-                        states.insert(entry.split, state);
-                    }
-                    None => continue,
-                }
+                entries.extend(parse_entry(shared, partition, cursor, &metadata)?.map(|entry| (partition, entry)));
             }
-            Ok((states, index))
+            Ok(StoredProgress(entries))
         })
         .await
     }
@@ -140,7 +165,10 @@ impl Kafka {
         self.blocking(move |shared| {
             let mut states = SplitStates::new();
             for (partition, cursor, metadata) in committed(shared, splits.values().copied())? {
-                if let Some(entry) = parse_entry(shared, partition, cursor, &metadata)? {
+                let entry = parse_entry(shared, partition, cursor, &metadata)?;
+                // One of a former number of splits is no progress of this job's.
+                let configured = shared.config.job.splits_per_partition;
+                if let Some(entry) = entry.filter(|entry| entry.splits_per_partition == configured) {
                     states.insert(entry.split, SplitState { progress: entry.progress, counters: entry.counters });
                 }
             }
@@ -166,15 +194,44 @@ impl Kafka {
         places: BTreeMap<SplitId, i32>,
         splits_per_partition: SplitsPerPartition,
     ) -> Result<(), KafkaProblem> {
-        let mut entries = Vec::new();
-        for (split, state) in splits {
-            let Some(partition) = places.get(&split).copied() else { continue };
-            let SplitState { progress, counters } = state;
-            let entry = ProgressEntry { split, splits_per_partition, slot: None, progress, counters };
-            entries.push((partition, entry.progress.cursor, entry.metadata()));
-        }
+        let entries = entries(splits, &places, splits_per_partition);
         if entries.is_empty() { Ok(()) } else { self.commit(entries).await }
     }
+
+    /// Writes what a leadership begins with, progress and job record in one transaction: where the record says another number of
+    /// splits than before, its progress is there, and before that the former one is.
+    ///
+    /// # Errors
+    /// All of it is written, or nothing.
+    pub async fn write_start(
+        &self,
+        splits: SplitStates,
+        places: BTreeMap<SplitId, i32>,
+        record: JobRecord,
+    ) -> Result<(), KafkaProblem> {
+        let mut all = entries(splits, &places, record.splits_per_partition);
+        all.push(record_entry(self.shared.job(), &record));
+        self.commit(all).await
+    }
+}
+
+fn entries(
+    splits: SplitStates,
+    places: &BTreeMap<SplitId, i32>,
+    splits_per_partition: SplitsPerPartition,
+) -> Committed {
+    let entry = |(split, state): (SplitId, SplitState)| {
+        let partition = places.get(&split).copied()?;
+        let SplitState { progress, counters } = state;
+        let entry = ProgressEntry { split, splits_per_partition, slot: None, progress, counters };
+        Some((partition, entry.progress.cursor, entry.metadata()))
+    };
+    splits.into_iter().filter_map(entry).collect()
+}
+
+fn record_entry(job: &str, record: &JobRecord) -> (i32, i64, String) {
+    let offset = i64::try_from(record.leader_epoch.0).unwrap_or(i64::MAX);
+    (RECORD_PARTITION, offset, record_metadata(job, record))
 }
 
 /// Partition, offset and metadata of what is committed.
@@ -289,6 +346,8 @@ fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
 
 #[cfg(test)]
 mod tests {
+    use weir_common::counters::SplitCounters;
+
     use super::*;
 
     #[test]
@@ -305,6 +364,36 @@ mod tests {
             };
             assert_eq!(parse_record(9, &record_metadata("a.job", &record)), Ok(record));
         }
+    }
+
+    #[test]
+    fn a_change_of_the_number_of_splits_leaves_the_former_progress_until_it_is_over_and_no_split_two_places() {
+        let count = |splits| SplitsPerPartition::new(splits).expect("legal");
+        let split = |index| SplitId { topic: "t".into(), partition: 0, index };
+        let stored = |rows: &[(i32, u32, u32, i64)]| {
+            let entry = |(partition, index, splits, cursor): &(i32, u32, u32, i64)| {
+                let (progress, counters) = (weir_common::progress::Progress::at(*cursor), SplitCounters::default());
+                let splits_per_partition = count(*splits);
+                (
+                    *partition,
+                    ProgressEntry { split: split(*index), splits_per_partition, slot: None, progress, counters },
+                )
+            };
+            StoredProgress(rows.iter().map(entry).collect())
+        };
+        let places =
+            |mut index: ProgressIndex, splits: u32| (0..splits).map(|at| index.assign(&split(at))).collect::<Vec<_>>();
+        // Two splits are to be three: none takes the place of a former one.
+        let two = stored(&[(1, 0, 2, 40), (2, 1, 2, 40)]);
+        assert_eq!(places(two.index(count(3), count(2)), 3), [3, 4, 5]);
+        assert_eq!((two.states(count(3)).len(), two.states(count(2)).len(), two.only_shape()), (0, 2, Some(count(2))));
+        // They are, and go on; what is left of the two is not looked at, and its places may be taken.
+        let three = stored(&[(1, 0, 2, 40), (2, 1, 2, 40), (3, 0, 3, 50), (4, 1, 3, 50), (5, 2, 3, 50)]);
+        let cursors: Vec<i64> = three.states(count(3)).values().map(|state| state.progress.cursor).collect();
+        assert_eq!((cursors, three.only_shape()), (vec![50, 50, 50], None));
+        assert_eq!(places(three.index(count(3), count(3)), 4), [3, 4, 5, 1]);
+        // Back to two: each where it was, over what was left there.
+        assert_eq!(places(three.index(count(2), count(3)), 2), [1, 2]);
     }
 
     #[test]

@@ -46,6 +46,7 @@ type Outgoing = mpsc::Sender<Result<v1::JobManagerMessage, Status>>;
 #[derive(Debug)]
 pub(super) struct Service {
     job_name: String,
+    splits_per_partition: u32,
     roles: Roles,
     connections: Arc<AtomicU64>,
 }
@@ -54,6 +55,7 @@ impl Service {
     pub(super) fn new(services: &Services) -> Self {
         Self {
             job_name: services.config.stream_manager.job_name.clone(),
+            splits_per_partition: services.config.job.splits_per_partition.get(),
             roles: services.roles.clone(),
             connections: Arc::default(),
         }
@@ -72,6 +74,7 @@ impl TaskManagerService for Service {
         let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         let stream = Stream {
             job_name: self.job_name.clone(),
+            splits_per_partition: self.splits_per_partition,
             roles: self.roles.clone(),
             connection,
             incoming: request.into_inner(),
@@ -85,6 +88,7 @@ impl TaskManagerService for Service {
 /// One taskmanager's stream.
 struct Stream {
     job_name: String,
+    splits_per_partition: u32,
     roles: Roles,
     connection: ConnectionId,
     incoming: Streaming<v1::TaskManagerMessage>,
@@ -165,7 +169,12 @@ impl Stream {
         id: &TaskmanagerId,
         outgoing: Outgoing,
     ) -> Result<(), Status> {
-        let held = register.held.map(convert::held).transpose().map_err(Status::invalid_argument)?;
+        let held = register
+            .held
+            .filter(|held| fits(held, self.splits_per_partition))
+            .map(convert::held)
+            .transpose()
+            .map_err(Status::invalid_argument)?;
         let hello = Hello {
             host: register.host,
             pid: register.pid,
@@ -194,6 +203,16 @@ impl Stream {
             forwarded.map_err(|gone| Status::unavailable(gone.to_string()))?;
         }
     }
+}
+
+/// What is held of another number of splits is of the job as it was: nobody can take it over, and a new grant ends it.
+fn fits(held: &v1::HeldSlot, splits_per_partition: u32) -> bool {
+    let fits = [0, splits_per_partition].contains(&held.splits_per_partition);
+    if !fits {
+        let (held, job) = (held.splits_per_partition, splits_per_partition);
+        tracing::info!(held, job, "a taskmanager comes back with splits of a former job.splits_per_partition");
+    }
+    fits
 }
 
 fn checked(kind: Kind) -> Result<Message, String> {
@@ -262,6 +281,15 @@ fn refusal_message(epoch: LeaderEpoch, refusal: Refusal) -> Result<v1::JobManage
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_of_another_number_of_splits_is_not_taken_over() {
+        let held = |splits_per_partition| v1::HeldSlot { splits_per_partition, ..v1::HeldSlot::default() };
+        // 0: an older taskmanager, which does not say.
+        for (splits, taken) in [(12, true), (0, true), (5, false)] {
+            assert_eq!(fits(&held(splits), 12), taken, "{splits}");
+        }
+    }
 
     #[test]
     fn versions_that_overlap_understand_each_other() {

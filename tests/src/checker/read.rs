@@ -16,9 +16,13 @@ use super::Record;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn consumer(bootstrap: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
+    configured(bootstrap, isolation, "weir-checker")
+}
+
+fn configured(bootstrap: &str, isolation: &str, group: &str) -> anyhow::Result<BaseConsumer> {
     Ok(ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
-        .set("group.id", "weir-checker")
+        .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("isolation.level", isolation)
         .set("enable.partition.eof", "true")
@@ -58,8 +62,18 @@ pub fn topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
 }
 
 fn read_to_end(consumer: &BaseConsumer, topic: &str, partition: i32, records: &mut Vec<Record>) -> anyhow::Result<()> {
+    read_on(consumer, topic, partition, Offset::Beginning, records)
+}
+
+fn read_on(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partition: i32,
+    from: Offset,
+    records: &mut Vec<Record>,
+) -> anyhow::Result<()> {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Beginning)?;
+    list.add_partition_offset(topic, partition, from)?;
     consumer.assign(&list)?;
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -116,6 +130,25 @@ pub fn committed_of_group(bootstrap: &str, group: &str, topic: &str) -> anyhow::
     let committed = consumer.committed_offsets(list, TIMEOUT)?;
     let offsets = committed.elements().into_iter().filter_map(|element| element.offset().to_raw());
     Ok((offsets.filter(|offset| *offset > 0).sum(), end))
+}
+
+/// What a consumer of this group sees that starts where the group is, up to the end.
+///
+/// # Errors
+/// The broker does not answer, or the group has committed nothing.
+pub fn from_group(bootstrap: &str, group: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
+    let consumer = configured(bootstrap, "read_committed", group)?;
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions(&consumer, topic)? {
+        asked.add_partition(topic, partition);
+    }
+    let mut records = Vec::new();
+    for element in consumer.committed_offsets(asked, TIMEOUT)?.elements() {
+        let offset = element.offset();
+        ensure!(matches!(offset, Offset::Offset(_)), "group {group} has nothing committed of {topic}: {offset:?}");
+        read_on(&consumer, topic, element.partition(), offset, &mut records)?;
+    }
+    Ok(records)
 }
 
 pub(crate) fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {

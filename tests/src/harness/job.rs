@@ -354,6 +354,25 @@ impl Job {
         all.into_iter().find(|found| found.pid == pid).with_context(|| format!("no taskmanager with process id {pid}"))
     }
 
+    /// What was counted, by partition alone: after a change of the number of splits, the first key range of each carries what
+    /// the former ones had counted.
+    pub fn count_by_partition(&mut self) {
+        let mut sums: BTreeMap<(String, i32), SplitInfo> = BTreeMap::new();
+        for mut info in std::mem::take(&mut self.counted) {
+            let split = info.split.clone().unwrap_or_default();
+            (info.key_range_start, info.key_range_end) = (0, 1 << 32);
+            let add = info.counters.unwrap_or_default();
+            let sum = sums.entry((split.topic, split.partition)).or_insert(SplitInfo { counters: None, ..info });
+            let counters = sum.counters.get_or_insert_default();
+            counters.consumed += add.consumed;
+            counters.enriched += add.enriched;
+            counters.passed_through += add.passed_through;
+            counters.errors += add.errors;
+            counters.dropped += add.dropped;
+        }
+        self.counted = sums.into_values().collect();
+    }
+
     /// Calls the command `weir` against this job; its standard output.
     ///
     /// # Errors
