@@ -38,6 +38,7 @@ pub(super) struct Cut {
     pub(super) request: RequestId,
     label: String,
     pub(super) then: AfterCut,
+    requested: Duration,
     /// It is given up then.
     pub(super) deadline: Duration,
     /// Where each partition is cut; those that came later have been read by nobody.
@@ -63,9 +64,9 @@ impl Coordinator {
         if let Some(reason) = rejected {
             return self.reply(request, Reply::Rejected { reason });
         }
-        let deadline = self.now + self.settings.savepoints.cut_timeout;
+        let (requested, deadline) = (self.now, self.now + self.settings.savepoints.cut_timeout);
         let limits = BTreeMap::new();
-        self.come_to_rest(Purpose::Cut(Cut { request, label, then, deadline, limits }));
+        self.come_to_rest(Purpose::Cut(Cut { request, label, then, requested, deadline, limits }));
     }
 
     /// At rest: decides where to cut, or that nothing is left to do.
@@ -95,6 +96,7 @@ impl Coordinator {
             return;
         }
         let Phase::Cutting(cut) = std::mem::replace(&mut self.phase, Phase::Running) else { return };
+        tracing::info!(took = ?self.now.saturating_sub(cut.requested), "offset cut: every split has come to it");
         match cut.then {
             // All that is committed is the cut: that is the snapshot, and the job goes on while it is being stored.
             AfterCut::GoOn => self.snapshot_as_it_stands(cut.kind(), cut.request),

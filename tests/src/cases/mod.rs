@@ -73,6 +73,7 @@ cases! {
     operations::offsets_gone, "offsets-gone", "records deleted before they were read: typed failure, others go on, a reset heals";
     operations::topic_recreated, "topic-recreated", "a source topic deleted and made anew, longer than before: not read until a reset";
     savepoints::travel, "savepoint-travels", "an offset cut under load, exported, followed by a plain consumer; other splits from a cut; back by offsets";
+    savepoints::given_up, "savepoint-given-up", "a cut that does not come to its end, by time and by a killed jobmanager: the job goes on";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
     poison::topic_limit, "topic-limit", "records over a topic's limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
     poison::broker_limit, "broker-limit", "the same by the broker's limit";

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -12,7 +12,10 @@ use serde_json::Value;
 use super::environment::{Environment, stub_events};
 use crate::{
     checker::{Position, read},
-    harness::job::Job,
+    harness::{
+        job::{Job, no_overrides},
+        until,
+    },
 };
 
 const EVENTS: usize = 4000;
@@ -65,6 +68,43 @@ pub(super) async fn travel(environment: Arc<Environment>) -> anyhow::Result<()> 
     job.judge_repeats(&stub.truth, &repeated).await
 }
 
+/// Events hang longer than a cut may take: it is given up with the event named, and the job goes on. So it does when the
+/// jobmanager is killed in the middle of a cut: the next one knows of no limit, and taskmanagers go on past theirs.
+pub(super) async fn given_up(environment: Arc<Environment>) -> anyhow::Result<()> {
+    const FEW: usize = 400;
+    let stub = environment.stub("savepoint-given-up", "6 s", "0", 500).await?;
+    let mut spec = environment.spec("savepoint-given-up", &stub.api).await?;
+    spec.environment.push(("WEIR__SAVEPOINT__CUT_TIMEOUT", "3 s"));
+    let mut job = Job::prepare(&environment.workspace, spec).await?;
+    let inputs = stub_events(&job, &stub, 32, FEW);
+    job.start().await?;
+    let feeding = job.feed(&inputs, 30);
+    job.consumed(20, Duration::from_secs(60)).await?;
+    let refused = job.weir_refuses(&["savepoint", "trigger", "--offset-cut"]).await?;
+    ensure!(refused.contains("savepoint.cut_timeout (3s): split ") && refused.contains(" is at offset "), "{refused}");
+    job.say(refused.trim());
+    job.running(2).await?;
+
+    let mut jobmanager = job.jobmanager.take().context("it runs")?;
+    let cutting = async {
+        until("splits to have a limit", Duration::from_secs(20), async || {
+            Ok(job.admin.status().await?.state_reason.contains("its cut at").then_some(()))
+        })
+        .await?;
+        jobmanager.kill().await
+    };
+    let (cut, killed) = tokio::join!(job.run_weir(&job.address, &["savepoint", "trigger", "--offset-cut"]), cutting);
+    killed?;
+    ensure!(!cut?.0.success(), "a cut without a jobmanager");
+    job.start_jobmanager()?;
+    job.running(2).await?;
+    feeding.await??;
+    job.all_done(FEW as u64, Duration::from_secs(120)).await?;
+    job.shut_down().await?;
+    job.verdict(&stub.truth, &no_overrides).await?;
+    Ok(())
+}
+
 async fn json(job: &Job, arguments: &[&str]) -> anyhow::Result<Value> {
     let printed = job.weir(&[arguments, &["--output", "json"]].concat(), 0).await?;
     serde_json::from_str(&printed).with_context(|| format!("weir {arguments:?} printed {printed:.300}"))
@@ -82,13 +122,20 @@ fn cut_of(document: &Value) -> anyhow::Result<Cut> {
 /// A plain savepoint of a job under load is not exported; a cut is, to a file and to a group. The job goes on meanwhile.
 async fn cut_while_it_runs(job: &mut Job) -> anyhow::Result<Cut> {
     job.weir(&["savepoint", "trigger", "--label", "plain"], 0).await?;
-    job.weir(&["savepoint", "export", "plain"], 3).await.context("a plain savepoint is no offset cut")?;
+    let refused = job.weir_refuses(&["savepoint", "export", "plain"]).await.context("a plain savepoint is no cut")?;
+    ensure!(refused.contains("differently far") && refused.contains("--offset-cut"), "{refused}");
+    let started = Instant::now();
     let taken = json(job, &["savepoint", "trigger", "--offset-cut", "--label", "cut"]).await?;
-    job.say(&format!("cut: {}", taken.to_string().get(..400).unwrap_or_default()));
+    let took = started.elapsed();
     ensure!(taken["savepoint"]["savepoint_kind"] == "OFFSET_CUT", "{taken}");
     let cut = cut_of(&taken)?;
     ensure!(cut.len() == 2 && cut.values().all(|offset| *offset > 0), "{cut:?}");
     job.running(2).await?;
+    job.say(&format!(
+        "cut at {cut:?} in {:.2} s, all splits back after {:.2} s",
+        took.as_secs_f64(),
+        started.elapsed().as_secs_f64()
+    ));
     let exported = json(job, &["savepoint", "export", "cut", "--group", &travellers(job)]).await?;
     ensure!(cut_of(&exported)? == cut, "exported {exported}, taken {cut:?}");
     Ok(cut)
@@ -223,15 +270,17 @@ async fn go_back_by_plain_offsets(job: &mut Job, cut: &Cut) -> anyhow::Result<u6
     let text = std::fs::read_to_string(&file)?;
     std::fs::write(job.folder.join("half.csv"), text.lines().next().unwrap_or_default())?;
     let half = job.folder.join("half.csv").display().to_string();
-    job.weir(&["savepoint", "import", &half], 3).await.context("a partition is missing")?;
+    let refused = job.weir_refuses(&["savepoint", "import", &half]).await.context("a partition is missing")?;
+    ensure!(refused.contains("no offset is given for"), "{refused}");
     let imported = json(job, &["savepoint", "import", &name, "--label", "back"]).await?;
     ensure!(imported["savepoint"]["savepoint_kind"] == "IMPORTED", "{imported}");
-    job.weir(&["restore", "back"], 3).await.context("output beyond it exists")?;
+    let refused = job.weir_refuses(&["restore", "back"]).await.context("output beyond it exists")?;
+    ensure!(refused.contains("would be done again (--allow-replay)"), "{refused}");
     let restored = json(job, &["restore", "back", "--allow-replay"]).await?;
     let again = restored["replayed_records"].as_u64().context("no replayed_records")?;
     let expected = EVENTS as u64 + again;
     job.say(&format!("back at {cut:?} by plain offsets: {again} records are done again"));
-    crate::harness::until("everything to be done again", Duration::from_secs(90), async || {
+    until("everything to be done again", Duration::from_secs(90), async || {
         let status = job.admin.status().await?;
         let consumed = status.counters.unwrap_or_default().consumed;
         ensure!(consumed <= expected, "counted {consumed}, more than {expected}");

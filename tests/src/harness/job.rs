@@ -386,16 +386,39 @@ impl Job {
     /// # Errors
     /// As [`Job::weir`].
     pub async fn weir_at(&self, address: &str, arguments: &[&str], code: i32) -> anyhow::Result<String> {
+        let (status, out, err) = self.run_weir(address, arguments).await?;
+        if status.code() != Some(code) {
+            bail!("weir {arguments:?}: {status} instead of {code}\n{out}{err}");
+        }
+        Ok(out)
+    }
+
+    /// Calls the command `weir`, which must refuse (exit code 3); what it says.
+    ///
+    /// # Errors
+    /// It did something else.
+    pub async fn weir_refuses(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let (status, out, err) = self.run_weir(&self.address, arguments).await?;
+        ensure!(status.code() == Some(3), "weir {arguments:?}: {status} instead of 3\n{out}{err}");
+        Ok(err)
+    }
+
+    /// Calls the command `weir` against the jobmanager at this address: how it ended, its standard output and error.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn run_weir(
+        &self,
+        address: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<(std::process::ExitStatus, String, String)> {
         let mut command = Command::new(self.workspace.bin.join("weir"));
         command.args(arguments).args(["--jobmanager", address]).stdin(Stdio::null());
         let output = tokio::time::timeout(Duration::from_secs(120), command.kill_on_drop(true).output())
             .await
             .with_context(|| format!("weir {arguments:?} does not end"))??;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        if output.status.code() != Some(code) {
-            bail!("weir {arguments:?}: {} instead of {code}\n{out}{err}", output.status);
-        }
-        Ok(out.into_owned())
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status, text(&output.stdout), text(&output.stderr)))
     }
 
     /// Waits until lag tools see on the source cluster that all is done: the consumer group's offsets are the ends.

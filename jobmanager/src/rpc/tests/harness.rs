@@ -227,7 +227,23 @@ impl Jobmanager {
 
     /// The same, with its `partition.discovery.interval`.
     pub(super) async fn start_discovering(partitions: i32, splits_per_partition: u32, discovery: &str) -> Self {
-        let config = Arc::new(config(splits_per_partition, discovery));
+        Self::start_as(partitions, config(splits_per_partition, discovery)).await
+    }
+
+    /// The same, with a configuration that was changed.
+    pub(super) async fn start_with(
+        partitions: i32,
+        splits_per_partition: u32,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = config(splits_per_partition, "1 h");
+        change(&mut config);
+        Self::start_as(partitions, config).await
+    }
+
+    async fn start_as(partitions: i32, config: Config) -> Self {
+        let splits_per_partition = config.job.splits_per_partition.get();
+        let config = Arc::new(config);
         let mut splits = SplitStates::new();
         let mut index = ProgressIndex::default();
         for partition in 0..partitions {

@@ -1,7 +1,12 @@
 //! Savepoints that travel.
 
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
 use tonic::Code;
-use weir_common::split::TopicPartition;
+use weir_common::{config::Savepoint, split::TopicPartition};
 use weir_proto::v1::{self, import_savepoint_request::From};
 
 use super::harness::{Jobmanager, locked, until};
@@ -150,4 +155,28 @@ async fn offsets_that_are_not_the_job_s_are_refused_by_name_and_a_group_is_as_go
     locked(&jobmanager.kafka.groups).insert("flink".to_owned(), [(partition(0), 25), (partition(1), 12)].into());
     let imported = admin.import_savepoint(import("", group())).await.expect("imported").into_inner();
     assert_eq!(imported.partitions.iter().map(|each| each.offset).collect::<Vec<_>>(), [25, 12]);
+}
+
+#[tokio::test]
+async fn periodic_savepoints_come_by_themselves_and_go_by_age_and_an_operator_s_stays() {
+    let (interval, retention) = (Some(Duration::from_millis(100)), Duration::from_millis(300));
+    let savepoint = Savepoint { interval, retention, ..Savepoint::default() };
+    let jobmanager = Jobmanager::start_with(1, 2, |config| config.savepoint = savepoint).await;
+    let mut admin = jobmanager.admin().await;
+    admin.trigger_savepoint(trigger("mine", false)).await.expect("stored");
+    let mut seen = BTreeSet::new();
+    let mut listed = Vec::new();
+    let started = Instant::now();
+    // So many that the first ones must have gone.
+    while seen.len() < 8 {
+        assert!(started.elapsed() < Duration::from_secs(20), "only {seen:?} came");
+        listed = admin.list_savepoints(v1::ListSavepointsRequest {}).await.expect("listed").into_inner().savepoints;
+        seen.extend(listed.iter().filter(|each| each.savepoint_kind == "PERIODIC").map(|each| each.checkpoint_id));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let first = seen.first().copied().expect("some came");
+    assert!(!listed.iter().any(|each| each.checkpoint_id == first), "the first has gone: {listed:?}");
+    assert!(listed.iter().any(|each| each.savepoint_kind == "OPERATOR"), "{listed:?}");
+    let status = admin.get_status(v1::GetStatusRequest {}).await.expect("status").into_inner();
+    assert_eq!((status.state.as_str(), status.number_of_failed_checkpoints), ("RUNNING", 0));
 }
