@@ -4,7 +4,8 @@
 //! producer epoch, and records are then lost or doubled although every call said Ok. Only a new epoch (a new producer on
 //! the same id) excludes that. The one sign that saw every dangerous fault in trials (106 of 106; the error callback saw
 //! 31, latency half) is the client's own log with `debug=broker,eos`: librdkafka mutes repeated errors in its callback for
-//! 30 s. A false alarm costs one recycle.
+//! 30 s. A false alarm costs one recycle. `taskmanager/tests/doubt` shows both on a disturbed wire: exact with the rule;
+//! lost and doubled records where every failed call is handled and every Ok is believed.
 //!
 //! The log callback is asynchronous: the sink looks here at the end of each cut and again before each begin.
 

@@ -39,7 +39,8 @@ launch() {
 served() {
   local dir=$1 mark=${2:-$1}
   started() {
-    alive "$dir/kafka.pid" "$mark" || { echo "the broker ended:" >&2; tail -5 "$dir/kafka.log" >&2; exit 1; }
+    # Looked at twice: while it becomes another program a process has no command line.
+    alive "$dir/kafka.pid" "$mark" || { sleep 0.3; alive "$dir/kafka.pid" "$mark"; } || { echo "the broker ended:" >&2; tail -5 "$dir/kafka.log" >&2; exit 1; }
     grep -q 'Kafka Server started' "$dir/kafka.log"
   }
   wait_for 120 "Kafka ($dir/kafka.log)" started
