@@ -78,12 +78,25 @@ impl Tracker {
     }
 
     /// Whether [`Tracker::finish`] may be called for `offset`: the map with it still fits into the metadata. The result
-    /// is withheld otherwise; finishing the lowest pending offset always fits.
+    /// is withheld otherwise; finishing the lowest pending offset always fits, and so does what joins two ranges.
     #[must_use]
     pub fn may_finish(&self, offset: i64) -> bool {
         self.pending.first() == Some(&offset)
             || self.ahead.len() < ALWAYS_FITTING_RANGES
-            || self.map_chars() + MAX_RANGE_CHARS <= MAX_MAP_CHARS
+            || self.map_chars() + self.growth(offset) <= MAX_MAP_CHARS
+    }
+
+    /// Characters that the map takes more with `offset` in it, at most.
+    fn growth(&self, offset: i64) -> usize {
+        let chars = |start: i64, end: i64| vlq::len(end.abs_diff(start));
+        match self.neighbours(offset) {
+            // One length in place of two and the gap between them: one digit more than the longest at most.
+            (Some(_), Some(_)) => 0,
+            (Some(before), None) => chars(before.start, offset + 1) - chars(before.start, before.end),
+            // The gap in front of it gets shorter.
+            (None, Some(after)) => chars(offset, after.end) - chars(after.start, after.end),
+            (None, None) => MAX_RANGE_CHARS,
+        }
     }
 
     /// The work of `offset` is done and its output goes into the open transaction.
@@ -123,7 +136,9 @@ impl Tracker {
         let after = self.ahead.range(offset..).next().map(range);
         (
             before.filter(|range| self.pending.range(range.end..offset).next().is_none()),
-            after.filter(|range| range.start <= self.next && self.pending.range(offset..range.start).next().is_none()),
+            after.filter(|range| {
+                range.start <= self.next && self.pending.range(offset + 1..range.start).next().is_none()
+            }),
         )
     }
 
@@ -271,6 +286,39 @@ mod tests {
             prop_assert!(count < 3600 || withheld > 0);
         }
 
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn a_full_map_still_takes_what_joins_its_ranges(step in 2..2000i64, seed in any::<u64>()) {
+            let mut tracker = Tracker::new(&Progress::at(0));
+            let count = 6000;
+            for index in 0..count { tracker.admit(index * step); }
+            let mut withheld: BTreeSet<i64> = BTreeSet::new();
+            for index in (1..count).step_by(2) {
+                if tracker.may_finish(index * step) { tracker.finish(index * step) } else { withheld.insert(index); }
+            }
+            prop_assert!(!withheld.is_empty());
+            // The lowest one stays open. All others finish in some order, the withheld in theirs.
+            let mut rest: Vec<i64> = (2..count).step_by(2).collect();
+            rest.sort_by_key(|index| (*index as u64).wrapping_mul(seed | 1) >> 9);
+            for index in rest {
+                withheld.insert(index);
+                while let Some(first) = withheld.first().copied().filter(|first| tracker.may_finish(first * step)) {
+                    withheld.remove(&first);
+                    tracker.finish(first * step);
+                    prop_assert!(tracker.map_chars() <= MAX_MAP_CHARS);
+                }
+            }
+            prop_assert_eq!(withheld.len(), 0);
+            let progress = tracker.progress();
+            prop_assert_eq!((progress.cursor, progress.finished_ahead.len()), (0, 1));
+        }
+    }
+
+    proptest! {
         #[test]
         fn entries_come_back_as_they_went((offsets, order, _) in histories(), cursor in 0..i64::MAX / 2) {
             let mut tracker = Tracker::new(&Progress::at(cursor));
