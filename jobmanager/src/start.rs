@@ -28,7 +28,7 @@ use self::reshape::Told;
 pub use self::reshape::{Former, ShapeChanged};
 use self::topics::{KnownTopics, TopicIds};
 use crate::{
-    coordinator::event::{SplitState, SplitStates},
+    coordinator::event::{Grants, SplitState, SplitStates},
     store::keys::SnapshotId,
 };
 
@@ -39,8 +39,8 @@ pub struct JobRecord {
     pub leader_epoch: LeaderEpoch,
     /// What the progress was made with; see [`reshape`].
     pub splits_per_partition: SplitsPerPartition,
-    /// Slots whose holders may still live.
-    pub slots: BTreeSet<SlotId>,
+    /// Slots whose holders may still live. One that was fenced leaves the record before its splits are handed on.
+    pub slots: Grants,
     /// An operator rewound progress; snapshots up to this one are ahead of it on purpose.
     pub rewound: Option<SnapshotId>,
     /// An operator suspended the job.
@@ -109,7 +109,7 @@ pub struct Plan {
     /// Above all earlier ones.
     pub first_checkpoint: CheckpointId,
     /// Slots whose holders may be adopted.
-    pub orphaned_slots: Vec<SlotId>,
+    pub orphaned_slots: Grants,
     /// Every split with what it goes on from.
     pub splits: SplitStates,
     /// Exactly-once: splits that have no entry in Kafka yet, or a wrong one.
@@ -145,10 +145,10 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
             splits.insert(id, state);
         }
     }
-    let recorded: Vec<SlotId> = match (&facts.record, &facts.snapshot) {
-        (Some(record), _) => record.slots.iter().copied().collect(),
-        (None, Some(snapshot)) if !facts.exactly_once => snapshot.slots.iter().copied().collect(),
-        (None, _) => Vec::new(),
+    let recorded: Grants = match (&facts.record, &facts.snapshot) {
+        (Some(record), _) => record.slots.clone(),
+        (None, Some(snapshot)) if !facts.exactly_once => snapshot.slots.iter().map(|slot| (*slot, None)).collect(),
+        (None, _) => Grants::new(),
     };
     // Whoever still works on a split whose entry is gone keeps committing to the old place, and this start may choose another.
     // At-least-once keeps nothing in Kafka that could be overwritten.
@@ -170,8 +170,8 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
         leader_epoch: epochs.into_iter().flatten().max().unwrap_or_default().next(),
         first_checkpoint: last_checkpoint.next(),
         // Who is fenced cannot be adopted.
-        orphaned_slots: if overwrites || was.is_some() { Vec::new() } else { recorded.clone() },
-        fence_first: if overwrites { recorded } else { Vec::new() },
+        fence_first: if overwrites { recorded.keys().copied().collect() } else { Vec::new() },
+        orphaned_slots: if overwrites || was.is_some() { Grants::new() } else { recorded },
         splits,
         to_write,
         rewound: facts.record.as_ref().and_then(|record| record.rewound),
@@ -266,7 +266,7 @@ fn name(splits: &[SplitId]) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use weir_common::progress::Progress;
+    use weir_common::{ids::GrantId, progress::Progress};
 
     use super::*;
 
@@ -296,7 +296,7 @@ pub(crate) mod tests {
         let record = JobRecord {
             leader_epoch: LeaderEpoch(4),
             splits_per_partition: count(TWO),
-            slots: [SlotId(0), SlotId(1)].into(),
+            slots: [(SlotId(0), Some(GrantId(5))), (SlotId(1), None)].into(),
             rewound: None,
             suspended: false,
             topics: KnownTopics::default(),
@@ -393,7 +393,7 @@ pub(crate) mod tests {
         facts.exactly_once = false;
         facts.progress = both(99);
         let plan = plan(&facts).expect("same shape");
-        assert_eq!((plan.splits, plan.to_write, plan.orphaned_slots), (both(20), vec![], vec![SlotId(7)]));
+        assert_eq!((plan.splits, plan.to_write, plan.orphaned_slots), (both(20), vec![], [(SlotId(7), None)].into()));
         assert!(plan.findings.iter().all(|finding| finding.severity == Severity::Info));
     }
 

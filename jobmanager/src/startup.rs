@@ -247,7 +247,7 @@ async fn read_progress(kafka: &Kafka, partitions: i32, record: &mut Option<JobRe
         }
     }
     if let Some(record) = record {
-        let slots: Vec<_> = std::mem::take(&mut record.slots).into_iter().collect();
+        let slots: Vec<_> = std::mem::take(&mut record.slots).into_keys().collect();
         tracing::warn!(?slots, "progress does not become stable: fencing all slots of the job record");
         kafka.fence_all(&slots).await?;
     }
@@ -292,7 +292,7 @@ async fn carry_out(config: &Config, kafka: &Kafka, plan: &Plan, index: &mut Prog
     let record = JobRecord {
         leader_epoch: plan.leader_epoch,
         splits_per_partition: config.job.splits_per_partition,
-        slots: plan.orphaned_slots.iter().copied().collect(),
+        slots: plan.orphaned_slots.clone(),
         rewound: plan.rewound,
         suspended: plan.suspended,
         topics: plan.topics.clone(),

@@ -24,6 +24,10 @@ pub struct SplitState {
 /// Progress by split.
 pub type SplitStates = BTreeMap<SplitId, SplitState>;
 
+/// Slots that are or may be in somebody's hands, each with its newest grant: whoever shows another one has lost it. `None`:
+/// not known.
+pub type Grants = BTreeMap<SlotId, Option<GrantId>>;
+
 /// A slot that a taskmanager still holds when it registers again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSlot {

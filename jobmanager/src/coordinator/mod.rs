@@ -31,14 +31,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use weir_common::{
     config::{RestartStrategy, Savepoint as SavepointSettings},
-    ids::{CheckpointId, LeaderEpoch, SlotId, TaskmanagerId},
+    ids::{CheckpointId, GrantId, LeaderEpoch, SlotId, TaskmanagerId},
     split::SplitId,
 };
 
 use self::{
     action::Action,
     checkpoint::Checkpoints,
-    event::Event,
+    event::{Event, Grants},
     periodic::Periodic,
     restarts::Restarts,
     splits::{Moves, Split},
@@ -56,8 +56,9 @@ pub struct Settings {
     pub first_checkpoint: CheckpointId,
     /// Slots are fenced and progress is read back from Kafka; without it both are left out.
     pub exactly_once: bool,
-    /// Slots that an earlier leadership had leased. Whoever holds one may claim it until `heartbeat_timeout` is over.
-    pub orphaned_slots: Vec<SlotId>,
+    /// Slots that an earlier leadership had leased. Whoever holds one by that grant may claim it until `heartbeat_timeout` is
+    /// over.
+    pub orphaned_slots: Grants,
     /// `checkpoint.interval`
     pub checkpoint_interval: Duration,
     /// `checkpoint.min_pause`
@@ -92,6 +93,8 @@ pub struct Coordinator {
     now: Duration,
     taskmanagers: BTreeMap<TaskmanagerId, Taskmanager>,
     slots: BTreeMap<SlotId, Slot>,
+    /// The newest grant of each slot.
+    newest_grants: BTreeMap<SlotId, GrantId>,
     splits: BTreeMap<SplitId, Split>,
     moves: Moves,
     grants: u64,
@@ -116,11 +119,13 @@ impl Coordinator {
     /// A new leadership, at time zero.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let slots: BTreeMap<_, _> = settings.orphaned_slots.iter().map(|slot| (*slot, Slot::Orphaned)).collect();
+        let slots: BTreeMap<_, _> = settings.orphaned_slots.keys().map(|slot| (*slot, Slot::Orphaned)).collect();
+        let known = settings.orphaned_slots.iter().filter_map(|(slot, grant)| Some((*slot, (*grant)?)));
         Self {
             now: Duration::ZERO,
             taskmanagers: BTreeMap::new(),
             adoption_ends: (!slots.is_empty()).then_some(settings.heartbeat_timeout),
+            newest_grants: known.collect(),
             slots,
             splits: BTreeMap::new(),
             moves: Moves::default(),

@@ -70,8 +70,9 @@ impl Coordinator {
     }
 
     /// Slots that are or may be in somebody's hands: a next leadership must know them.
-    pub fn slots_in_use(&self) -> impl Iterator<Item = SlotId> {
-        self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Free)).map(|(id, _)| *id)
+    pub fn slots_in_use(&self) -> impl Iterator<Item = (SlotId, Option<GrantId>)> {
+        let in_use = self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Free));
+        in_use.map(|(id, _)| (*id, self.newest_grants.get(id).copied()))
     }
 
     /// A stream is open. A grant that follows replaces whatever the taskmanager still holds.
@@ -108,6 +109,10 @@ impl Coordinator {
     /// refuses it, and the grant that follows says so.
     fn adopt(&mut self, id: &TaskmanagerId, held: HeldSlot) {
         if self.slots.get(&held.slot) != Some(&Slot::Orphaned) {
+            return;
+        }
+        if self.newest_grants.get(&held.slot).is_some_and(|newest| *newest != held.grant) {
+            tracing::warn!(taskmanager = %id, slot = %held.slot, "claims a slot that was leased to another since: not adopted");
             return;
         }
         let unclaimed = |split| self.splits.get(split).is_some_and(|known| known.owner == Owner::Unknown);
@@ -252,6 +257,7 @@ impl Coordinator {
             self.grants += 1;
             let grant = GrantId((self.settings.leader_epoch.0 << 32) + self.grants);
             self.slots.insert(slot, Slot::Leased(id.clone()));
+            self.newest_grants.insert(slot, grant);
             if let Some(taskmanager) = self.taskmanagers.get_mut(&id) {
                 taskmanager.lease = Lease::Granted(slot, grant);
             }

@@ -1,8 +1,9 @@
 //! Progress and job record: group offsets of the progress topic, on the sink cluster.
 //!
 //! Partition 0 is the job record: offset = leader epoch, metadata =
-//! `1|job|<splits per partition>|<slots>|<rewound>|<state>`, `slots` comma separated, `rewound` a snapshot's `<epoch>-<id>` or
-//! empty, `state` `suspended` or empty, then grants and topics. Readers accept fewer and more fields. Only the leading jobmanager writes it.
+//! `1|job|<splits per partition>|<slots>|<rewound>|<state>|<grants>|<topics>`, `slots` and their newest `grants` (`<epoch>.<number>`) comma
+//! separated, `rewound` a snapshot's `<epoch>-<id>` or empty, `state` `suspended` or empty. Readers accept fewer and more
+//! fields. Only the leading jobmanager writes it.
 //! Partitions from 1 on are one split each, see [`ProgressEntry`].
 
 use std::{
@@ -16,7 +17,7 @@ use rdkafka::{
     error::{KafkaResult, RDKafkaErrorCode},
 };
 use weir_common::{
-    ids::{CheckpointId, LeaderEpoch, SlotId},
+    ids::{CheckpointId, GrantId, LeaderEpoch, SlotId},
     kafka as settings,
     progress::entry::{EntryError, ProgressEntry},
     split::{SplitId, SplitsPerPartition},
@@ -39,6 +40,12 @@ const MAX_COMMIT_BYTES: usize = 500_000;
 const MAX_METADATA_CHARS: usize = 4096;
 
 const RECORD_VERSION: &str = "1";
+/// Lower half of a grant: its number in its leadership.
+const LOW: u64 = u32::MAX as u64;
+
+/// What slots and grants may take of the record together: some 300 slots.
+const MAX_SLOTS_CHARS: usize = 3000;
+
 const RECORD_PARTITION: i32 = 0;
 const SUSPENDED: &str = "suspended";
 
@@ -310,13 +317,28 @@ fn parse_entry(
 }
 
 fn record_metadata(job: &str, record: &JobRecord) -> String {
-    let slots: Vec<String> = record.slots.iter().map(ToString::to_string).collect();
+    let slots: Vec<String> = record.slots.keys().map(ToString::to_string).collect();
+    let grant = |grant: &Option<GrantId>| {
+        grant.map(|GrantId(grant)| format!("{}.{}", grant >> 32, grant & LOW)).unwrap_or_default()
+    };
+    let grants: Vec<String> = record.slots.values().map(grant).collect();
+    let (slots, mut grants) = (slots.join(","), grants.join(","));
+    if slots.len() + grants.len() > MAX_SLOTS_CHARS {
+        // Whoever holds one of so many slots may claim it.
+        grants.clear();
+    }
     let rewound = record.rewound.map(|id| format!("{}-{}", id.epoch, id.checkpoint)).unwrap_or_default();
     let state = if record.suspended { SUSPENDED } else { "" };
-    let text =
-        format!("{RECORD_VERSION}|{job}|{}|{}|{rewound}|{state}|", record.splits_per_partition.get(), slots.join(","));
+    let splits_per_partition = record.splits_per_partition.get();
+    let text = format!("{RECORD_VERSION}|{job}|{splits_per_partition}|{slots}|{rewound}|{state}|{grants}");
     let topics = record.topics.to_field(MAX_METADATA_CHARS.saturating_sub(text.len() + 1));
     format!("{text}|{topics}")
+}
+
+fn parse_grant(text: &str) -> Option<GrantId> {
+    let (epoch, number) = text.split_once('.')?;
+    let (epoch, number): (u32, u32) = (epoch.parse().ok()?, number.parse().ok()?);
+    Some(GrantId((u64::from(epoch) << 32) + u64::from(number)))
 }
 
 fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
@@ -332,8 +354,13 @@ fn parse_record(offset: i64, metadata: &str) -> Result<JobRecord, String> {
         ));
     }
     let splits_per_partition = splits.parse().ok().and_then(SplitsPerPartition::new).ok_or_else(malformed)?;
-    let slot = |number: &str| number.parse().map(SlotId).map_err(|_| malformed());
-    let slots = slots.split(',').filter(|number| !number.is_empty()).map(slot).collect::<Result<_, _>>()?;
+    let mut grants = more.get(2).copied().unwrap_or_default().split(',');
+    let mut slot = |number: &str| {
+        let grant = grants.next().filter(|grant| !grant.is_empty());
+        let grant = grant.map(|grant| parse_grant(grant).ok_or_else(malformed)).transpose()?;
+        Ok((number.parse().map(SlotId).map_err(|_| malformed())?, grant))
+    };
+    let slots = slots.split(',').filter(|number| !number.is_empty()).map(&mut slot).collect::<Result<_, String>>()?;
     let snapshot = |text: &str| {
         let (epoch, id) = text.split_once('-')?;
         Some(SnapshotId { epoch: LeaderEpoch(epoch.parse().ok()?), checkpoint: CheckpointId(id.parse().ok()?) })
@@ -353,7 +380,9 @@ mod tests {
     #[test]
     fn a_job_record_is_read_back() {
         let rewound = SnapshotId { epoch: LeaderEpoch(3), checkpoint: CheckpointId(44) };
-        for (slots, rewound, suspended) in [(vec![], None, true), (vec![SlotId(0), SlotId(12)], Some(rewound), false)] {
+        let slots = [(SlotId(0), Some(GrantId(77))), (SlotId(3), None), (SlotId(12), Some(GrantId(1 << 40)))];
+        let cases = [(vec![], None, true), (slots.to_vec(), Some(rewound), false)];
+        for (slots, rewound, suspended) in cases {
             let record = JobRecord {
                 leader_epoch: LeaderEpoch(9),
                 splits_per_partition: SplitsPerPartition::DEFAULT,
@@ -397,9 +426,28 @@ mod tests {
     }
 
     #[test]
+    fn grants_are_left_out_where_they_do_not_fit() {
+        for (count, kept) in [(200, true), (400, false)] {
+            let record = JobRecord {
+                leader_epoch: LeaderEpoch(9),
+                splits_per_partition: SplitsPerPartition::DEFAULT,
+                slots: (0..count).map(|slot| (SlotId(slot), Some(GrantId((9 << 32) + u64::from(slot))))).collect(),
+                rewound: None,
+                suspended: false,
+                topics: KnownTopics::default(),
+            };
+            let metadata = record_metadata("a.job", &record);
+            assert!(metadata.len() < MAX_METADATA_CHARS, "{}", metadata.len());
+            let read = parse_record(9, &metadata).expect("a record");
+            assert!(read.slots.values().all(|grant| grant.is_some() == kept) && read.slots.len() == count as usize);
+        }
+    }
+
+    #[test]
     fn foreign_records_are_refused_without_panic() {
-        assert!(parse_record(1, "1|job|12|0,1").is_ok());
-        for metadata in ["", "1", "1|job|0|", "1|job|12|x", "1|job|12|0|x", "1|job|99999|"] {
+        let before_grants = parse_record(1, "1|job|12|0,1").expect("fewer fields");
+        assert_eq!(before_grants.slots, [(SlotId(0), None), (SlotId(1), None)].into());
+        for metadata in ["", "1", "1|job|12|0|||x", "1|job|0|", "1|job|12|x", "1|job|12|0|x", "1|job|99999|"] {
             assert!(parse_record(1, metadata).is_err(), "{metadata}");
         }
         assert!(parse_record(-1, "1|job|12|").is_err());

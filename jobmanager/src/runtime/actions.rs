@@ -230,7 +230,8 @@ impl Runtime {
 
     fn store_snapshot(&self, checkpoint: CheckpointId, kind: SnapshotKind, splits: SplitStates) {
         let shared = Arc::clone(&self.shared);
-        let (id, slots) = (self.snapshot_id(checkpoint), self.coordinator.slots_in_use().collect());
+        let (id, slots) =
+            (self.snapshot_id(checkpoint), self.coordinator.slots_in_use().map(|(slot, _)| slot).collect());
         let job = self.job.job_name.clone();
         self.shared.spawn(async move {
             let snapshot = Snapshot::new(&Content {

@@ -13,7 +13,7 @@ mod topics;
 pub mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -42,7 +42,7 @@ use crate::{
     coordinator::{
         Coordinator, Settings,
         action::Reply,
-        event::{AfterCut, Allowed, Event, RequestId, SplitStates},
+        event::{AfterCut, Allowed, Event, Grants, RequestId, SplitStates},
     },
     kafka::ProgressIndex,
     leadership::Term,
@@ -141,7 +141,7 @@ enum Command {
     /// Something spawned has ended.
     Done { event: Event, trouble: Trouble },
     /// The job record is written, or not.
-    Recorded { result: Result<BTreeSet<weir_common::ids::SlotId>, String> },
+    Recorded { result: Result<Grants, String> },
     /// A failed record is to be written again.
     RecordAgain,
     /// The record is written again, and the progress of a job that rests, so that Kafka does not forget them.
@@ -250,7 +250,7 @@ impl Runtime {
             recorder: Recorder::new(
                 plan.leader_epoch,
                 splits_per_partition,
-                plan.orphaned_slots.iter().copied(),
+                plan.orphaned_slots.clone(),
                 plan.rewound,
                 plan.suspended,
                 plan.topics.clone(),
@@ -308,7 +308,7 @@ impl Runtime {
     async fn leave(mut self, end: Result<(), Exit>) -> Result<(), Exit> {
         if end.is_ok() && self.shared.exactly_once {
             self.recorder.rest(false);
-            let written = self.shared.backend.write_record(self.recorder.record([])).await;
+            let written = self.shared.backend.write_record(self.recorder.record(Grants::new())).await;
             if let Err(error) = written {
                 tracing::warn!(%error, "the job record still names slots; the next start will fence them");
             }
@@ -355,7 +355,10 @@ impl Runtime {
                     Event::ProgressWriteFailed { .. } => self.progress_written(false),
                     _ => {}
                 }
-                self.apply(event);
+                match event {
+                    Event::SlotFenced { slot } => self.slot_fenced(slot),
+                    event => self.apply(event),
+                }
             }
             Command::Recorded { result } => self.recorded(result),
             Command::RecordAgain => self.record(),

@@ -1,4 +1,6 @@
-//! The job record is written before a grant is sent, so that a next jobmanager knows every slot that may be in use.
+//! The job record is written before a grant is sent, so that a next jobmanager knows every slot that may be in use. And a
+//! slot that was fenced leaves it before its splits are handed on: a former holder who comes back to a next jobmanager
+//! before the new ones would be adopted with splits that are theirs.
 //!
 //! One write at a time; what comes meanwhile waits for the next. What waits is done only after a write that knew of it.
 
@@ -11,7 +13,7 @@ use weir_common::{
 
 use super::{Command, RETRY_DELAY, Runtime, Trouble};
 use crate::{
-    coordinator::event::{Event, SplitStates},
+    coordinator::event::{Event, Grants, SplitStates},
     start::{JobRecord, topics::KnownTopics},
     store::keys::SnapshotId,
 };
@@ -25,6 +27,8 @@ pub(super) enum Then {
     WriteProgress { splits: SplitStates },
     /// Tell the coordinator that it is known whether the job rests.
     RestRecorded,
+    /// Tell the coordinator that a slot is fenced.
+    Fenced { slot: SlotId },
     /// Nothing: Kafka forgets offsets that nobody has committed for seven days.
     Renewed,
 }
@@ -37,7 +41,9 @@ pub(super) struct Recorder {
     rewound: Option<SnapshotId>,
     suspended: bool,
     topics: KnownTopics,
-    recorded: BTreeSet<SlotId>,
+    recorded: Grants,
+    /// Of which the coordinator does not know yet.
+    fenced: BTreeSet<SlotId>,
     writing: bool,
     dirty: bool,
     /// For the write on the way.
@@ -50,7 +56,7 @@ impl Recorder {
     pub(super) fn new(
         leader_epoch: LeaderEpoch,
         splits_per_partition: SplitsPerPartition,
-        recorded: impl IntoIterator<Item = SlotId>,
+        recorded: Grants,
         rewound: Option<SnapshotId>,
         suspended: bool,
         topics: KnownTopics,
@@ -61,7 +67,8 @@ impl Recorder {
             rewound,
             suspended,
             topics,
-            recorded: recorded.into_iter().collect(),
+            recorded,
+            fenced: BTreeSet::new(),
             writing: false,
             dirty: false,
             covered: Vec::new(),
@@ -69,11 +76,11 @@ impl Recorder {
         }
     }
 
-    pub(super) fn record(&self, slots: impl IntoIterator<Item = SlotId>) -> JobRecord {
+    pub(super) fn record(&self, slots: Grants) -> JobRecord {
         JobRecord {
             leader_epoch: self.leader_epoch,
             splits_per_partition: self.splits_per_partition,
-            slots: slots.into_iter().collect(),
+            slots,
             rewound: self.rewound,
             suspended: self.suspended,
             topics: self.topics.clone(),
@@ -113,18 +120,26 @@ impl Runtime {
         self.record();
     }
 
+    pub(super) fn slot_fenced(&mut self, slot: SlotId) {
+        self.recorder.fenced.insert(slot);
+        self.recorder.dirty = true;
+        self.record_then(Then::Fenced { slot });
+    }
+
     pub(super) fn record(&mut self) {
         if self.recorder.writing || self.recorder.waiting.is_empty() {
             return;
         }
         self.recorder.covered = std::mem::take(&mut self.recorder.waiting);
-        let slots: BTreeSet<SlotId> = self.coordinator.slots_in_use().collect();
-        if !self.shared.exactly_once || (!self.recorder.dirty && slots.is_subset(&self.recorder.recorded)) {
+        let mut slots: Grants = self.coordinator.slots_in_use().collect();
+        slots.retain(|slot, _| !self.recorder.fenced.contains(slot));
+        let known = |(slot, grant)| self.recorder.recorded.get(slot) == Some(grant);
+        if !self.shared.exactly_once || (!self.recorder.dirty && slots.iter().all(known)) {
             return self.recorded(Ok(self.recorder.recorded.clone()));
         }
         self.recorder.writing = true;
         self.recorder.dirty = false;
-        let record = self.recorder.record(slots.iter().copied());
+        let record = self.recorder.record(slots.clone());
         let backend = self.shared.backend.clone();
         self.shared.spawn(async move {
             let written = backend.write_record(record).await;
@@ -132,7 +147,7 @@ impl Runtime {
         });
     }
 
-    pub(super) fn recorded(&mut self, result: Result<BTreeSet<SlotId>, String>) {
+    pub(super) fn recorded(&mut self, result: Result<Grants, String>) {
         self.recorder.writing = false;
         self.note(Trouble::of("job record", &result));
         let covered = std::mem::take(&mut self.recorder.covered);
@@ -159,6 +174,10 @@ impl Runtime {
                 if self.coordinator.grant(&taskmanager) == Some((slot, grant)) {
                     self.send_grant(&taskmanager, slot, grant);
                 }
+            }
+            Then::Fenced { slot } => {
+                self.recorder.fenced.remove(&slot);
+                self.apply(Event::SlotFenced { slot });
             }
             Then::WriteProgress { splits } => self.write_progress(splits),
             Then::RestRecorded => self.apply(Event::RestRecorded),

@@ -270,7 +270,8 @@ mod tests {
             let mut facts = changed_to(3, None, Some(snapshot));
             facts.exactly_once = EXACTLY;
             let record = start::tests::facts(Some(0), None).record.expect("there");
-            facts.record = Some(JobRecord { splits_per_partition: count(3), slots: [SlotId(4)].into(), ..record });
+            facts.record =
+                Some(JobRecord { splits_per_partition: count(3), slots: [(SlotId(4), None)].into(), ..record });
             let state = |(index, cursor): (u32, &i64)| {
                 (split(index), SplitState { progress: Progress::at(*cursor), ..SplitState::default() })
             };
@@ -281,7 +282,7 @@ mod tests {
         for snapshot in [[40, 40], [40, 41]] {
             let plan = plan(&after(&[47, 44, 45], snapshot)).expect("nothing changes");
             assert_eq!(cursors(&plan).iter().map(|(cursor, _)| *cursor).collect::<Vec<_>>(), [47, 44, 45]);
-            assert_eq!((plan.orphaned_slots.as_slice(), plan.to_write.len()), (&[SlotId(4)][..], 0), "{snapshot:?}");
+            assert_eq!((plan.orphaned_slots, plan.to_write.len()), ([(SlotId(4), None)].into(), 0), "{snapshot:?}");
         }
         // An entry is gone: the cut says where it goes on; what is no cut cannot, and the configured start would be wrong.
         let told = plan(&after(&[47, 44], [40, 40])).expect("the cut says it");

@@ -19,7 +19,7 @@ use weir_common::{
 use super::{
     Coordinator, Settings,
     action::{Action, Reply, SnapshotKind},
-    event::{Event, HeldSlot, RequestId, SplitState, SplitStates},
+    event::{Event, Grants, HeldSlot, RequestId, SplitState, SplitStates},
     view::CheckpointStatus,
 };
 
@@ -35,7 +35,7 @@ fn settings() -> Settings {
         leader_epoch: LeaderEpoch(1),
         first_checkpoint: CheckpointId(1),
         exactly_once: true,
-        orphaned_slots: Vec::new(),
+        orphaned_slots: Grants::new(),
         checkpoint_interval: Duration::from_secs(30),
         checkpoint_min_pause: Duration::from_secs(1),
         checkpoint_timeout: Duration::from_secs(60),
@@ -245,7 +245,7 @@ fn a_lost_slot_is_fenced_before_its_splits_go_on_under_a_new_one() {
 
 #[test]
 fn a_new_leader_adopts_who_comes_back_and_fences_who_does_not() {
-    let orphaned_slots = vec![SlotId(0), SlotId(1)];
+    let orphaned_slots = [(SlotId(0), None), (SlotId(1), Some(GrantId((1 << 32) + 2)))].into();
     let mut scene = Scene::new(Settings { leader_epoch: LeaderEpoch(2), orphaned_slots, ..settings() }, 1, 4);
     let splits = states(9, [split(0, 0), split(0, 1)]);
     let held = HeldSlot { slot: SlotId(1), grant: GrantId((1 << 32) + 2), splits };
@@ -256,6 +256,22 @@ fn a_new_leader_adopts_who_comes_back_and_fences_who_does_not() {
     assert_eq!(actions, [Action::FenceSlot { slot: SlotId(0) }]);
     let actions = scene.event(Event::SlotFenced { slot: SlotId(0) });
     assert_eq!(actions, [Action::ReadProgress { splits: vec![split(0, 2), split(0, 3)] }]);
+}
+
+#[test]
+fn a_former_holder_is_not_adopted_in_place_of_the_one_who_has_the_slot_now() {
+    let orphaned_slots = [(SlotId(0), Some(GrantId((1 << 32) + 2)))].into();
+    let mut scene = Scene::new(Settings { leader_epoch: LeaderEpoch(2), orphaned_slots, ..settings() }, 1, 2);
+    let held = |grant: u64, splits| Some(HeldSlot { slot: SlotId(0), grant: GrantId((1 << 32) + grant), splits });
+    let former = held(1, states(3, [split(0, 0), split(0, 1)]));
+    let actions = scene.event(Event::Registered { taskmanager: tm("former"), held: former });
+    assert!(
+        matches!(actions[..], [Action::SendGrant { slot: SlotId(1), .. }]),
+        "its splits are lost to it: {actions:?}"
+    );
+    let actions = scene.event(Event::Registered { taskmanager: tm("now"), held: held(2, states(7, [split(0, 0)])) });
+    assert!(!actions.iter().any(|action| matches!(action, Action::FenceSlot { .. })), "{actions:?}");
+    assert_eq!(scene.coordinator.states()[&split(0, 0)], state(7));
 }
 
 #[test]

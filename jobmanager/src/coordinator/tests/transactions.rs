@@ -88,7 +88,7 @@ fn free_and_fencing_slots_are_fenced_and_unknown_ones_refused() {
 
 #[test]
 fn splits_of_an_orphan_that_is_aborted_are_not_read_before_it_is_fenced() {
-    let mut scene = Scene::new(Settings { orphaned_slots: vec![SlotId(0)], ..settings() }, 1, 2);
+    let mut scene = Scene::new(Settings { orphaned_slots: [(SlotId(0), None)].into(), ..settings() }, 1, 2);
     assert_eq!(slots(&scene), [(0, "ORPHANED", None, 0)]);
     assert_eq!(scene.event(abort(0)), [Action::FenceSlot { slot: SlotId(0) }], "no stable read yet");
     let late = scene.event(Event::Registered {

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
-use weir_common::ids::SlotId;
+use weir_common::ids::{GrantId, SlotId};
 use weir_proto::v1::{
     self, job_manager_message::Kind as FromJobmanager, task_manager_message::Kind as FromTaskmanager,
 };
 
 use super::harness::{JOB, Jobmanager, LEADER, locked, register, until};
-use crate::role::Role;
+use crate::{coordinator::event::Grants, role::Role};
 
 #[tokio::test]
 async fn registering_yields_the_job_and_then_a_slot_that_was_recorded_before() {
@@ -22,13 +22,30 @@ async fn registering_yields_the_job_and_then_a_slot_that_was_recorded_before() {
     assert_eq!((grant.slot, grant.transactional_id.as_str()), (0, "job-0"));
     assert_eq!(grant.grant_id >> 32, 7, "grants carry the leader epoch");
     let record = locked(&jobmanager.kafka.record).clone().expect("recorded before it was granted");
-    assert_eq!(record.slots, [SlotId(0)].into());
+    assert_eq!(record.slots, [(SlotId(0), Some(GrantId(grant.grant_id)))].into());
     stream.say(FromTaskmanager::SlotReady(v1::SlotReady { slot: 0, grant_id: grant.grant_id })).await;
     let Some(FromJobmanager::Assign(assign)) = stream.next().await else { panic!("no Assign") };
     assert_eq!(assign.splits.len(), 2);
     stream.say(FromTaskmanager::Heartbeat(v1::Heartbeat::default())).await;
     let Some(FromJobmanager::HeartbeatAck(ack)) = stream.next().await else { panic!("no HeartbeatAck") };
     assert_eq!((ack.grant_id, ack.grant_ttl_ms), (grant.grant_id, 300_000));
+}
+
+#[tokio::test]
+async fn a_slot_that_was_fenced_leaves_the_record_before_its_splits_are_handed_on() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let mut loser = jobmanager.dial().await;
+    loser.say(FromTaskmanager::Register(register("loser"))).await;
+    loser.next().await;
+    let Some(FromJobmanager::Grant(grant)) = loser.next().await else { panic!("no Grant") };
+    loser.say(FromTaskmanager::SlotReady(v1::SlotReady { slot: 0, grant_id: grant.grant_id })).await;
+    let Some(FromJobmanager::Assign(_)) = loser.next().await else { panic!("no Assign") };
+    let lost = v1::SlotLost { slot: 0, grant_id: grant.grant_id, reason: "fenced".to_owned() };
+    loser.say(FromTaskmanager::SlotLost(lost)).await;
+    let Some(FromJobmanager::Grant(_)) = loser.next().await else { panic!("no Grant again") };
+    let history = locked(&jobmanager.kafka.history).clone();
+    let fence = history.iter().position(Option::is_none).expect("fenced");
+    assert_eq!(history[fence + 1], Some(Grants::new()), "{history:?}");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ use weir_proto::v1::{
 
 use crate::{
     Exit,
-    coordinator::event::{SplitState, SplitStates},
+    coordinator::event::{Grants, SplitState, SplitStates},
     job,
     kafka::{KafkaProblem, ProgressIndex},
     leadership::Term,
@@ -59,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Kafka {
     pub(super) progress: Mutex<SplitStates>,
     pub(super) record: Mutex<Option<JobRecord>>,
+    /// Slots of all records that were written, and `None` for each fence.
+    pub(super) history: Mutex<Vec<Option<Grants>>>,
     pub(super) fenced: Mutex<Vec<SlotId>>,
     pub(super) topics: Mutex<TopicIds>,
     /// How often it was asked for them.
@@ -75,6 +77,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Backend for Kafka {
     async fn fence(&self, slot: SlotId) -> Result<(), KafkaProblem> {
         locked(&self.fenced).push(slot);
+        locked(&self.history).push(None);
         Ok(())
     }
 
@@ -89,6 +92,7 @@ impl Backend for Kafka {
     }
 
     async fn write_record(&self, record: JobRecord) -> Result<(), KafkaProblem> {
+        locked(&self.history).push(Some(record.slots.clone()));
         *locked(&self.record) = Some(record);
         Ok(())
     }
@@ -261,7 +265,7 @@ impl Jobmanager {
             recreated: BTreeMap::new(),
             leader_epoch: LeaderEpoch(7),
             first_checkpoint: CheckpointId(3),
-            orphaned_slots: Vec::new(),
+            orphaned_slots: BTreeMap::new(),
             rewound: None,
             splits,
             to_write: Vec::new(),
