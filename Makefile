@@ -47,10 +47,10 @@ e2e: ## End to end on Kafka, Ceph RGW and MediaWiki (CASE=name: that one)
 	@tests/run.sh e2e $(CASE)
 
 .PHONY: sim
-sim: ## Seeded simulation of coordinator and taskmanagers (SEEDS=1000 FIRST_SEED=0)
+sim: ## Seeded simulation of jobmanagers, taskmanagers and all around them (SEEDS=1000 FIRST_SEED=0)
 	@tests/env/deps.sh build
 	WEIR_SIM_SEEDS=$(SEEDS) WEIR_SIM_FIRST_SEED=$(FIRST_SEED) \
-		cargo test --locked --workspace --test simulation -- --nocapture
+		cargo test --locked --workspace --test simulation -- --nocapture schedules
 
 .PHONY: chaos
 chaos: ## Random faults on real parts, by a seed (SEED=1 MINUTES=10 ONLY=broker; ONE_BY_ONE=1: what each kind costs alone)

@@ -17,7 +17,7 @@ pub use crate::{
         kafka::KafkaOutput,
         lease::Lease,
         output::{Cause, Failure, KeptEntry, Output, Refusal, Undelivered},
-        report::{SinkEvent, SinkEventKind, SplitReport},
+        report::{Assignment, SinkEvent, SinkEventKind, SplitReport},
         writer::{Lost, Setup, Writer},
     },
 };
