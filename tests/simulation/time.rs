@@ -177,10 +177,6 @@ impl Time {
         processes[pid].paused_until = processes[pid].paused_until.max(until);
     }
 
-    pub(crate) fn resume_all(&self) {
-        self.processes.borrow_mut().iter_mut().for_each(|process| process.paused_until = 0);
-    }
-
     pub(crate) fn is_alive(&self, pid: Pid) -> bool {
         self.processes.borrow()[pid].alive
     }

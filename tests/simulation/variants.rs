@@ -53,6 +53,11 @@ impl Variant {
         matches!(self, Self::LeaseNotChecked | Self::LowerEpochObeyed)
     }
 
+    /// What a violation must say to be this mistake's: where it needs another one to show.
+    pub(crate) fn sign(self) -> &'static str {
+        if self == Self::LowerEpochObeyed { "obeys epoch" } else { "" }
+    }
+
     pub(crate) const MISTAKES: [Self; 20] = [
         Self::NoInitAtTakeover,
         Self::FencedSlotStaysRecorded,

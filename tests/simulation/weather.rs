@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use weir_jobmanager::coordinator::event::{AfterCut, Event, RequestId};
+
 use crate::{
     network::StreamId,
     random::Random,
@@ -16,7 +18,7 @@ const MAX_TASKMANAGERS: usize = 5;
 type Fault = fn(&Rc<World>) -> Option<&'static str>;
 
 /// What may happen. Each schedule has some of it, and so more of that.
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 16] = [
     stop_taskmanager,
     stop_taskmanager_for_long,
     kill_taskmanager,
@@ -31,6 +33,8 @@ const FAULTS: [Fault; 14] = [
     move_coordinator,
     slow_markers,
     take_store_away,
+    ask_for_savepoint,
+    ask_for_offset_cut,
 ];
 
 /// How rough a schedule is.
@@ -127,7 +131,6 @@ impl World {
         self.note(|| "healed".to_owned());
         self.set_healed();
         self.network.borrow_mut().heal();
-        self.time.resume_all();
         self.broker.borrow_mut().available_at = 0;
         self.broker.borrow_mut().slow_markers = 0;
         self.objects.borrow_mut().away_until = 0;
@@ -220,6 +223,18 @@ fn slow_markers(world: &Rc<World>) -> Option<&'static str> {
     world.broker.borrow_mut().slow_markers = world.time.between(0, 3 * SECOND);
     world.time.after(2 * SECOND, None, |world| world.broker.borrow_mut().slow_markers = 0);
     Some("slow markers")
+}
+
+fn ask_for_savepoint(world: &Rc<World>) -> Option<&'static str> {
+    let request = RequestId(world.time.now());
+    world.ask(Event::SavepointRequested { request, label: String::new(), stop: false })?;
+    Some("savepoint asked for")
+}
+
+fn ask_for_offset_cut(world: &Rc<World>) -> Option<&'static str> {
+    let request = RequestId(world.time.now());
+    world.ask(Event::OffsetCutRequested { request, label: String::new(), then: AfterCut::GoOn })?;
+    Some("offset cut asked for")
 }
 
 fn take_store_away(world: &Rc<World>) -> Option<&'static str> {

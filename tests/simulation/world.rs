@@ -25,6 +25,9 @@ use crate::{
 /// After the faults have stopped, everything must be finished within so long.
 const PATIENCE: Micros = 150 * SECOND;
 
+/// What is finished is left alone for so long: nothing more may come of it.
+const REST: Micros = 3 * SECOND;
+
 pub(crate) struct World {
     pub(crate) time: Time,
     pub(crate) variant: Variant,
@@ -108,13 +111,17 @@ impl World {
 
     fn play(self: &Rc<Self>, steps: &mut u64) -> Result<(), String> {
         let end = self.weather.borrow().heals_at + PATIENCE;
+        let mut finished_at = None;
         while self.time.step(self) {
             self.serve_bucket();
             *steps += 1;
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
             }
-            if self.healed.get() && self.is_finished() {
+            if self.healed.get() && finished_at.is_none() && self.is_finished() {
+                finished_at = Some(self.time.now());
+            }
+            if finished_at.is_some_and(|at| self.time.now() > at + REST) {
                 return self.finally();
             }
             if self.time.now() > end {
@@ -122,14 +129,17 @@ impl World {
             }
         }
         Err(format!(
-            "no progress: after {} s of calm, unfinished are {}",
+            "no progress: after {} s of calm, unfinished are [{}], or bytes of a budget are not given back",
             PATIENCE / SECOND,
             self.checker.borrow().unfinished()
         ))
     }
 
     fn is_finished(&self) -> bool {
-        self.checker.borrow().is_complete() && self.broker.borrow().is_quiet()
+        let gives_back = |taskmanager: &Rc<RefCell<Taskmanager>>| taskmanager.borrow().budget.used_bytes() == 0;
+        self.checker.borrow().is_complete()
+            && self.broker.borrow().is_quiet()
+            && self.taskmanagers.borrow().values().all(gives_back)
     }
 
     fn finally(&self) -> Result<(), String> {

@@ -10,7 +10,7 @@ use weir_common::{
 use weir_jobmanager::{
     coordinator::{
         Coordinator, Settings,
-        action::{Action, SnapshotKind},
+        action::{Action, SavepointKind, SnapshotKind},
         event::{Event, SplitState, SplitStates},
     },
     start::Plan,
@@ -75,7 +75,7 @@ impl Leadership {
             mirror_interval: Duration::from_secs(3600),
             restart_strategy,
             suspended: plan.suspended,
-            savepoints: Savepoint::default(),
+            savepoints: Savepoint { cut_timeout: Duration::from_secs(6), ..Savepoint::default() },
         });
         let (splits, peers) = (plan.splits, BTreeMap::new());
         Self { term, epoch, coordinator, recorder, born, splits, peers, deadline: None, early: None }
@@ -140,6 +140,18 @@ impl World {
                 world.tell_coordinator(pid, Event::DeadlineReached);
             }
         });
+    }
+
+    /// An operator's wish, to whoever leads.
+    pub(crate) fn ask(self: &Rc<Self>, event: Event) -> Option<()> {
+        let jobmanagers: Vec<Pid> = self.jobmanagers.borrow().keys().copied().collect();
+        let leader = jobmanagers.into_iter().find(|pid| self.with_leadership(*pid, |_| ()).is_some())?;
+        self.time.after(0, Some(leader), move |world| {
+            if world.may_act(leader) {
+                world.tell_coordinator(leader, event);
+            }
+        });
+        Some(())
     }
 
     /// Something that was begun in a leadership has ended.
@@ -264,10 +276,10 @@ impl World {
             Action::FenceSlot { slot } => self.fence(pid, slot),
             Action::ReadProgress { splits } => self.read(pid, splits),
             Action::StoreSnapshot { checkpoint, kind, splits } => self.store(pid, checkpoint, kind, splits),
-            Action::MirrorLag { .. } | Action::ListSavepoints | Action::DeleteSavepoints { .. } => {}
+            Action::MirrorLag { .. } | Action::Reply { .. } => {}
+            Action::ListSavepoints | Action::DeleteSavepoints { .. } => {}
             Action::WriteProgress { .. }
             | Action::RenewProgress { .. }
-            | Action::Reply { .. }
             | Action::RecordRest { .. }
             | Action::Finish => {
                 self.violate(format!("nobody asked for {action:?}"));
@@ -318,6 +330,10 @@ impl World {
     fn store(self: &Rc<Self>, pid: Pid, checkpoint: CheckpointId, kind: SnapshotKind, splits: SplitStates) {
         let checked = self.checker.borrow().snapshot(&splits);
         self.check(checked);
+        if let SnapshotKind::Savepoint { kind: SavepointKind::OffsetCut, .. } = kind {
+            self.count("offset cut stored");
+            self.check(is_plain(&splits));
+        }
         let Some(shared) = self.jobmanager(pid) else { return };
         let snapshots = shared.borrow().snapshots.clone();
         let Some((term, epoch, slots)) = self.with_leadership(pid, |leadership| {
@@ -356,4 +372,16 @@ impl World {
             }
         });
     }
+}
+
+/// Each partition is one plain offset.
+fn is_plain(splits: &SplitStates) -> Result<(), String> {
+    let mut cuts = BTreeMap::new();
+    for (id, SplitState { progress, .. }) in splits {
+        let cut = *cuts.entry(id.topic_partition()).or_insert(progress.cursor);
+        if cut != progress.cursor || !progress.finished_ahead.is_empty() {
+            return Err(format!("an offset cut at {cut} has {id} at {progress:?}"));
+        }
+    }
+    Ok(())
 }
