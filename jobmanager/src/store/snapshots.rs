@@ -347,6 +347,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn savepoints_are_listed_by_kind_and_an_imported_one_is_no_copy_of_the_job() {
+        let folder = temporary();
+        for store in stores(&folder) {
+            store.store(snapshot(1, 1, &SnapshotKind::Checkpoint)).await.expect("stored");
+            for (id, kind) in (2..).zip(SavepointKind::ALL) {
+                let savepoint = SnapshotKind::Savepoint { label: "x".to_owned(), kind };
+                store.store(snapshot(1, id, &savepoint)).await.expect("stored");
+            }
+            let listed = store.savepoints().await.expect("listed");
+            let kinds: Vec<_> = listed.iter().rev().filter_map(|info| info.savepoint).collect();
+            assert_eq!(kinds, SavepointKind::ALL, "the newest first, none left out");
+            let checkpoints = store.checkpoints().await.expect("listed");
+            assert!(checkpoints.len() == 1 && checkpoints[0].savepoint.is_none(), "{checkpoints:?}");
+            // It says where somebody wants to go: no start goes there by itself, and its number is taken.
+            let survey = store.survey().await.expect("answers");
+            assert_eq!(survey.newest.expect("there").savepoint_kind, SavepointKind::Periodic);
+            assert_eq!((survey.highest.checkpoint, survey.pointer), (CheckpointId(5), None));
+            let (pointer, _) = store.storage.get("job/latest").await.expect("there");
+            assert_eq!(serde_json::from_slice::<Pointer>(&pointer).expect("a pointer").id, CheckpointId(4));
+        }
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[tokio::test]
     async fn a_snapshot_is_never_overwritten_and_storing_it_twice_is_storing_it() {
         let folder = temporary();
         for store in stores(&folder) {
