@@ -80,6 +80,7 @@ pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wante
             consumer,
             splits: BTreeMap::new(),
             position: None,
+            limit: i64::MAX,
             parked: false,
             advanced: Instant::now(),
             unreported: 0,
@@ -125,6 +126,8 @@ struct Reader {
     splits: BTreeMap<u32, Arc<SplitCell>>,
     /// The next offset to come; `None` before the first assignment.
     position: Option<i64>,
+    /// Above it no split takes anything in.
+    limit: i64,
     /// All that may be taken in was read: it stands at the splits' limit, and nothing is asked of the consumer, which has
     /// delivered more already.
     parked: bool,
@@ -148,7 +151,7 @@ impl Reader {
             // The message borrows the consumer, what it says is taken over before anything else happens.
             let polled = self.consumer.poll(POLL).map(|polled| polled.map(|message| self.copy(&message)));
             match polled {
-                Some(Ok(record)) if record.offset >= self.limit() => self.park(),
+                Some(Ok(record)) if record.offset >= self.limit => self.park(),
                 Some(Ok(record)) => self.take(record),
                 Some(Err(KafkaError::PartitionEOF(_))) => self.at_end(),
                 Some(Err(error)) => self.judge(error)?,
@@ -179,9 +182,10 @@ impl Reader {
         }
         self.splits = wanted;
         let lifted = self.splits.values().filter_map(|cell| cell.lift_limit()).min();
+        self.limit = self.splits.values().map(|cell| cell.limit()).max().unwrap_or(i64::MAX);
         let Some(lowest) = lowest.into_iter().chain(lifted).min() else { return Ok(()) };
         match self.position {
-            Some(position) if lowest >= position && !(self.parked && self.limit() > position) => {
+            Some(position) if lowest >= position && !(self.parked && self.limit > position) => {
                 debug!(partition = %self.partition, position, "split added ahead of the reader");
                 Ok(())
             }
@@ -189,14 +193,9 @@ impl Reader {
         }
     }
 
-    /// Above it no split takes anything in.
-    fn limit(&self) -> i64 {
-        self.splits.values().map(|cell| cell.limit()).max().unwrap_or(i64::MAX)
-    }
-
     /// A record at or above the limit came: all below it was read, and that one will be read again when there is no limit.
     fn park(&mut self) {
-        let limit = self.limit();
+        let limit = self.limit;
         info!(partition = %self.partition, limit, "read up to the limit");
         (self.position, self.parked) = (Some(limit), true);
         self.advance();
