@@ -26,9 +26,12 @@ use self::{
     leadership::{Leadership, Term},
     role::{Role, Roles},
     rpc::Services,
-    runtime::Runtime,
+    runtime::{Parts, Runtime},
     startup::Environment,
 };
+
+/// Time before a leadership that could not begin tries again.
+const PREPARE_RETRY: Duration = Duration::from_secs(1);
 
 /// Time for answers that are under way when the jobmanager leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -120,9 +123,22 @@ impl Jobmanager {
         }
     }
 
+    /// A jobmanager that stood by has been started well: what does not answer now is waited for, as long as it leads. The
+    /// first one of a job that has no standby tells at once.
+    async fn prepare(&self, term: Arc<dyn Term>) -> Result<Parts, Exit> {
+        loop {
+            match startup::prepare(&self.config, &self.environment, Arc::clone(&term)).await {
+                Err(Exit::Unreachable(what)) if self.leadership.stands_by() && term.leads() => {
+                    tracing::warn!("leading, but the job cannot be taken up yet: {what}");
+                    tokio::time::sleep(PREPARE_RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     async fn run_job(&self, term: Arc<dyn Term>) -> Result<(), Exit> {
-        let prepare = startup::prepare(&self.config, &self.environment, term);
-        let Some(parts) = self.shutdown.run_until_cancelled(prepare).await else { return Ok(()) };
+        let Some(parts) = self.shutdown.run_until_cancelled(self.prepare(term)).await else { return Ok(()) };
         let parts = parts?;
         let epoch = parts.plan.leader_epoch;
         let (runtime, handle) = Runtime::new(parts);

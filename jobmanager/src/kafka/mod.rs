@@ -8,6 +8,7 @@ mod backend;
 mod describe;
 mod fence;
 mod lock;
+mod off_thread;
 mod progress;
 mod sink_ends;
 pub(crate) mod source;
@@ -27,6 +28,7 @@ use rdkafka::{
 use tokio::sync::{Mutex, Semaphore};
 use weir_common::{config::Config, kafka as settings};
 
+use self::off_thread::OffThread;
 pub use self::{
     backend::KafkaBackend,
     lock::LockLeadership,
@@ -82,9 +84,9 @@ pub struct Kafka {
 struct Shared {
     config: Arc<Config>,
     /// Sink cluster, group `<job>.progress`, `read_committed`.
-    progress: Consumer,
+    progress: OffThread<Consumer>,
     /// Source cluster, the lag mirror's group.
-    source: Consumer,
+    source: OffThread<Consumer>,
     fences: Semaphore,
     /// The leadership that these clients write for.
     term: OnceLock<Arc<dyn Term>>,
@@ -119,8 +121,8 @@ impl Kafka {
     /// librdkafka does not accept the properties.
     pub fn new(config: &Arc<Config>) -> Result<Self, KafkaProblem> {
         let shared = Shared {
-            progress: consumer(&settings::progress_consumer(config), "progress", "sink")?,
-            source: consumer(&settings::mirror_consumer(config), "mirror", "source")?,
+            progress: OffThread::new(consumer(&settings::progress_consumer(config), "progress", "sink")?),
+            source: OffThread::new(consumer(&settings::mirror_consumer(config), "mirror", "source")?),
             config: Arc::clone(config),
             fences: Semaphore::new(MAX_FENCES),
             term: OnceLock::new(),
