@@ -36,6 +36,15 @@ impl Fault {
         Self { class, error_type, message: message.into(), retry_after: None }
     }
 
+    /// The endpoint did not answer, or something in its place did: nothing that was asked for can be blamed.
+    pub(crate) fn is_of_the_endpoint(&self) -> bool {
+        match self.class {
+            FaultClass::Overloaded => true,
+            FaultClass::Transient => matches!(self.error_type, "Timeout" | "ConnectionFailed" | "ServerError"),
+            FaultClass::Permanent | FaultClass::NotFound | FaultClass::TooMuch => false,
+        }
+    }
+
     /// An error event at once.
     pub(crate) fn permanent(error_type: &'static str, message: impl Into<String>) -> Self {
         Self::new(FaultClass::Permanent, error_type, message)

@@ -21,6 +21,8 @@ use prometheus_client::{
 };
 use tracing::warn;
 
+use super::api::Reason;
+
 /// Field names come from the input: more distinct ones than this count as `other`.
 const FIELD_NAMES_MAX: usize = 100;
 
@@ -31,6 +33,9 @@ pub struct Metrics {
     requests_total: Arc<AtomicU64>,
     retries: Counter,
     in_flight: Gauge<i64, AtomicI64>,
+    limit: Gauge<i64, AtomicI64>,
+    limited_by: Family<ReasonLabels, Gauge<i64, AtomicI64>>,
+    waiting: Gauge<i64, AtomicI64>,
     latency: Histogram,
     batch_size: Histogram,
     pruned: Family<FieldLabels, Counter>,
@@ -41,6 +46,11 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +65,9 @@ impl Default for Metrics {
             requests_total: Arc::default(),
             retries: Counter::default(),
             in_flight: Gauge::default(),
+            limit: Gauge::default(),
+            limited_by: Family::default(),
+            waiting: Gauge::default(),
             // 1 ms to 65 s.
             latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             batch_size: Histogram::new([1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]),
@@ -95,6 +108,17 @@ impl Metrics {
         registry.register("api_requests", "Requests to the API, by status class", self.requests.clone());
         registry.register("api_retries", "Revisions and pages asked for once more", self.retries.clone());
         registry.register("api_in_flight", "Requests waiting for their answer", self.in_flight.clone());
+        registry.register(
+            "api_limit",
+            "Requests that may be in flight at once, as the API bears it",
+            self.limit.clone(),
+        );
+        registry.register(
+            "api_limited_by",
+            "1 for the reason why the limit is not higher: none, overloaded, failed, slow, down",
+            self.limited_by.clone(),
+        );
+        registry.register("api_waiting", "Requests that wait for their turn", self.waiting.clone());
         registry.register_with_unit(
             "api_latency",
             "Time from the request to the last byte of its answer",
@@ -103,6 +127,15 @@ impl Metrics {
         );
         registry.register("api_batch_size", "Revisions or pages asked for together", self.batch_size.clone());
         registry.register("pruned_fields", "Fields that the sink's schema does not know", self.pruned.clone());
+    }
+
+    pub(crate) fn set_limit(&self, limit: usize, limited_by: Reason, waiting: usize) {
+        self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        for reason in Reason::ALL {
+            let labels = ReasonLabels { reason: reason.name() };
+            self.limited_by.get_or_create(&labels).set(i64::from(reason == limited_by));
+        }
     }
 
     pub(crate) fn count_retry(&self) {

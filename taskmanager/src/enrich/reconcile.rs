@@ -8,10 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use weir_common::{
     config::{Enrich, UnknownFields},
     counters::OutcomeKind,
@@ -19,7 +16,7 @@ use weir_common::{
 
 use super::{
     Enricher, EnricherStats, OutputStream,
-    api::{Batcher, Client, Limits, Link, RedirectAsk, Redirects, Revision, RevisionAsk, Revisions},
+    api::{Batcher, Client, Gate, Limits, Link, RedirectAsk, Redirects, Revision, RevisionAsk, Revisions},
     content,
     edit::Patch,
     error_event::error_event,
@@ -58,6 +55,7 @@ pub struct ReconcileEnricher {
     validate_output: bool,
     revisions: Batcher<Revisions>,
     redirects: Batcher<Redirects>,
+    gate: Arc<Gate>,
     policy: RetryPolicy,
     metrics: Metrics,
 }
@@ -79,7 +77,7 @@ impl ReconcileEnricher {
         check_error_schema(job_name, &error_sink, &schemas.error)?;
         let metrics = Metrics::default();
         let client = Client::new(config, metrics.clone())?;
-        let permits = Arc::new(Semaphore::new(config.max_concurrent_requests.clamp(1, Semaphore::MAX_PERMITS)));
+        let gate = Gate::new(config.max_concurrent_requests, metrics.clone());
         let limits = Limits { count: config.batch_revisions, bytes: config.batch_bytes.0, linger: config.batch_linger };
         Ok(Self {
             emitter_id: job_name.to_owned(),
@@ -88,8 +86,9 @@ impl ReconcileEnricher {
             schema,
             unknown_fields: config.unknown_fields,
             validate_output: config.validate_output,
-            revisions: Batcher::new(Revisions(client.clone()), limits, Arc::clone(&permits)),
-            redirects: Batcher::new(Redirects(client), limits, permits),
+            revisions: Batcher::new(Revisions(client.clone()), limits, Arc::clone(&gate)),
+            redirects: Batcher::new(Redirects(client), limits, Arc::clone(&gate)),
+            gate,
             policy: RetryPolicy::new(&config.retry, &config.not_found),
             metrics,
         })
@@ -158,12 +157,12 @@ impl ReconcileEnricher {
 
     /// Asks the API for content and redirect target, as often as the policy allows.
     async fn fetch(&self, target: &Target, born: Option<Timestamp>) -> Result<(Revision, Option<Link>), Fault> {
-        let started = Instant::now();
+        let begun = Begun { at: Instant::now(), down_for: self.gate.down_for() };
         let revision = |alone| {
             let ask = RevisionAsk { rev_id: target.rev_id };
             self.revisions.ask(&target.domain, ask, target.content_bytes, alone)
         };
-        let revision = self.persist(started, born, revision).await?;
+        let revision = self.persist(begun, born, revision).await?;
         if !target.is_redirect {
             return Ok((revision, None));
         }
@@ -175,13 +174,13 @@ impl ReconcileEnricher {
             let ask = RedirectAsk { page_id: target.page_id, titles: titles.clone() };
             self.redirects.ask(&target.domain, ask, 0, alone)
         };
-        let link = self.persist(started, born, link).await?;
+        let link = self.persist(begun, born, link).await?;
         Ok((revision, link))
     }
 
     async fn persist<T, F>(
         &self,
-        started: Instant,
+        begun: Begun,
         born: Option<Timestamp>,
         ask: impl Fn(bool) -> F + Send,
     ) -> Result<T, Fault>
@@ -196,7 +195,11 @@ impl ReconcileEnricher {
                 Err(fault) => fault,
             };
             let age = born.map(|born| Duration::try_from(Timestamp::now().duration_since(born)).unwrap_or_default());
-            let moment = Moment { elapsed: started.elapsed(), age, chance: rand::random() };
+            // An outage is lag: its time is nobody's, and what fails in it is no attempt.
+            let down_for = self.gate.down_for().saturating_sub(begun.down_for);
+            let elapsed = begun.at.elapsed().saturating_sub(down_for);
+            let outage = self.gate.is_down() && fault.is_of_the_endpoint();
+            let moment = Moment { elapsed, age, outage, chance: rand::random() };
             match self.policy.decide(&mut attempts, &fault, moment) {
                 Decision::GiveUp => return Err(given_up(fault, attempts)),
                 Decision::Retry(wait) => {
@@ -298,6 +301,13 @@ impl Enricher for ReconcileEnricher {
     fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
     }
+}
+
+/// When an event was first asked for, and for how long the API had been down by then.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    down_for: Duration,
 }
 
 fn given_up(mut fault: Fault, attempts: Attempts) -> Fault {

@@ -36,6 +36,8 @@ pub(crate) enum Decision {
 pub(crate) struct Moment {
     /// Time since the event was first asked for.
     pub(crate) elapsed: Duration,
+    /// The API counts as down, and this fault is of that.
+    pub(crate) outage: bool,
     /// Age of the event, if it tells.
     pub(crate) age: Option<Duration>,
     /// A random number in `[0, 1)`.
@@ -62,6 +64,9 @@ impl RetryPolicy {
                     return Decision::GiveUp;
                 }
                 self.not_found.delay
+            }
+            FaultClass::Overloaded | FaultClass::Transient if moment.outage => {
+                return Decision::Retry(self.backoff(1, fault.retry_after, moment.chance));
             }
             FaultClass::Overloaded | FaultClass::Transient => {
                 attempts.failed += 1;
@@ -97,7 +102,7 @@ mod tests {
     }
 
     fn moment(elapsed: u32, age: Option<u32>, chance: f64) -> Moment {
-        Moment { elapsed: SECOND * elapsed, age: age.map(|age| SECOND * age), chance }
+        Moment { elapsed: SECOND * elapsed, outage: false, age: age.map(|age| SECOND * age), chance }
     }
 
     #[test]
@@ -108,6 +113,20 @@ mod tests {
         let half = |seconds: u32| Decision::Retry(SECOND * seconds / 2);
         assert_eq!(waits, [half(1), half(2), half(4), Decision::GiveUp]);
         assert_eq!(policy().backoff(40, None, 1.0), 10 * SECOND);
+    }
+
+    #[test]
+    fn an_outage_uses_up_nothing() {
+        let fault = Fault::transient("ConnectionFailed", "");
+        let mut attempts = Attempts::default();
+        for _ in 0..100 {
+            let moment = Moment { outage: true, ..moment(9999, None, 1.0) };
+            assert_eq!(policy().decide(&mut attempts, &fault, moment), Decision::Retry(SECOND));
+        }
+        assert_eq!(attempts, Attempts::default());
+        let bad = Fault::permanent("InvalidInput", "");
+        let moment = Moment { outage: true, ..moment(0, None, 1.0) };
+        assert_eq!(policy().decide(&mut attempts, &bad, moment), Decision::GiveUp);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Things of one wiki that are waiting are asked for together; a lone one waits no longer than the linger.
 //!
 //! A batch leaves when it is full, or when its linger is over and a request may start: so batches grow while the API is
-//! busy, and stay small while it is not. Under all of it lies one semaphore: requests in flight of the taskmanager.
+//! busy, and stay small while it is not. Under all of it lies one [`Gate`]: requests in flight of the taskmanager.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::sleep,
-};
+use tokio::{sync::oneshot, time::sleep};
 
-use super::domain::Domain;
-use crate::enrich::fault::Fault;
+use super::{
+    domain::Domain,
+    gate::{Gate, Permit},
+    limiter::Ending,
+};
+use crate::enrich::fault::{Fault, FaultClass};
 
 /// Something that can be asked for, several at a time.
 #[async_trait]
@@ -47,7 +48,7 @@ pub(crate) struct Batcher<L: Lookup>(Arc<Inner<L>>);
 struct Inner<L: Lookup> {
     lookup: L,
     limits: Limits,
-    permits: Arc<Semaphore>,
+    gate: Arc<Gate>,
     queues: Mutex<HashMap<Domain, Queue<Waiting<L>>>>,
 }
 
@@ -63,9 +64,9 @@ impl<L: Lookup> Clone for Batcher<L> {
 }
 
 impl<L: Lookup> Batcher<L> {
-    /// A batcher whose requests each hold one of `permits`.
-    pub(crate) fn new(lookup: L, limits: Limits, permits: Arc<Semaphore>) -> Self {
-        Self(Arc::new(Inner { lookup, limits, permits, queues: Mutex::default() }))
+    /// A batcher whose requests each go through `gate`.
+    pub(crate) fn new(lookup: L, limits: Limits, gate: Arc<Gate>) -> Self {
+        Self(Arc::new(Inner { lookup, limits, gate, queues: Mutex::default() }))
     }
 
     /// Asks, together with others. `alone`: apart from others, since it failed among them before.
@@ -104,7 +105,7 @@ impl<L: Lookup> Batcher<L> {
 
     async fn linger(self, domain: Domain) {
         sleep(self.0.limits.linger).await;
-        let permit = self.permit().await;
+        let permit = self.0.gate.enter(&domain).await;
         // Taken only now: what came while the API was busy goes along.
         let waiting = self.queues().remove(&domain).map(|queue| queue.items).unwrap_or_default();
         self.run(&domain, waiting, permit).await;
@@ -113,23 +114,19 @@ impl<L: Lookup> Batcher<L> {
     fn spawn_batch(&self, domain: Domain, batch: Vec<Waiting<L>>) {
         let this = self.clone();
         tokio::spawn(async move {
-            let permit = this.permit().await;
+            let permit = this.0.gate.enter(&domain).await;
             this.run(&domain, batch, permit).await;
         });
     }
 
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.0.permits).acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    async fn run(&self, domain: &Domain, mut batch: Vec<Waiting<L>>, permit: OwnedSemaphorePermit) {
+    async fn run(&self, domain: &Domain, mut batch: Vec<Waiting<L>>, permit: Permit) {
         batch.retain(|waiting| !waiting.reply.is_closed());
         if batch.is_empty() {
             return;
         }
         let (asks, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|waiting| (waiting.ask, waiting.reply)).unzip();
         let answers = self.0.lookup.look_up(domain, &asks).await;
-        drop(permit);
+        permit.end(ending(&answers));
         for (reply, answer) in replies.into_iter().zip(answers) {
             // Nobody waits any more: the record was abandoned.
             let _ = reply.send(answer);
@@ -139,6 +136,16 @@ impl<L: Lookup> Batcher<L> {
     fn queues(&self) -> MutexGuard<'_, HashMap<Domain, Queue<Waiting<L>>>> {
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the answers say about the endpoint. A request that failed as a whole has a fault for each ask.
+fn ending<T>(answers: &[Result<T, Fault>]) -> Ending {
+    let faults = || answers.iter().filter_map(|answer| answer.as_ref().err());
+    if let Some(fault) = faults().find(|fault| fault.class == FaultClass::Overloaded) {
+        return Ending::Overloaded { retry_after: fault.retry_after };
+    }
+    let unanswered = answers.iter().all(|answer| answer.as_ref().is_err_and(Fault::is_of_the_endpoint));
+    if unanswered { Ending::Failed } else { Ending::Answered }
 }
 
 /// Asks of one wiki that wait. Pure.
@@ -180,6 +187,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_answers_say_about_the_endpoint() {
+        let fault = |class, error_type| Err(Fault::new(class, error_type, ""));
+        let timeout = || fault(FaultClass::Transient, "Timeout");
+        let slow_down = || {
+            Err(Fault { retry_after: Some(Duration::from_secs(7)), ..Fault::new(FaultClass::Overloaded, "MaxLag", "") })
+        };
+        let overloaded = Ending::Overloaded { retry_after: Some(Duration::from_secs(7)) };
+        let table: [(Vec<Result<(), Fault>>, Ending); 6] = [
+            (vec![Ok(()), Ok(())], Ending::Answered),
+            (vec![timeout(), timeout()], Ending::Failed),
+            (vec![Ok(()), timeout()], Ending::Answered),
+            (vec![fault(FaultClass::NotFound, "BadRevision")], Ending::Answered),
+            (vec![fault(FaultClass::Transient, "ApiError")], Ending::Answered),
+            (vec![Ok(()), slow_down()], overloaded),
+        ];
+        for (answers, wanted) in table {
+            assert_eq!(ending(&answers), wanted, "{answers:?}");
+        }
+    }
 
     proptest! {
         #[test]

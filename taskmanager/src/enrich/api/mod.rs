@@ -4,6 +4,8 @@ mod answer;
 mod batch;
 mod client;
 mod domain;
+mod gate;
+mod limiter;
 mod redirect;
 mod revisions;
 
@@ -12,6 +14,8 @@ pub(crate) use self::{
     batch::{Batcher, Limits},
     client::Client,
     domain::Domain,
+    gate::Gate,
+    limiter::Reason,
     redirect::{Link, RedirectAsk, Redirects},
     revisions::{RevisionAsk, Revisions},
 };
