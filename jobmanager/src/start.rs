@@ -147,8 +147,9 @@ pub fn plan(facts: &Facts) -> Result<Plan, ShapeChanged> {
     }
     let recorded: Grants = match (&facts.record, &facts.snapshot) {
         (Some(record), _) => record.slots.clone(),
-        (None, Some(snapshot)) if !facts.exactly_once => snapshot.slots.iter().map(|slot| (*slot, None)).collect(),
-        (None, _) => Grants::new(),
+        // Exactly-once its record was reset with the progress: whoever still works must be fenced all the same.
+        (None, Some(snapshot)) => snapshot.slots.iter().map(|slot| (*slot, None)).collect(),
+        (None, None) => Grants::new(),
     };
     // Whoever still works on a split whose entry is gone keeps committing to the old place, and this start may choose another.
     // At-least-once keeps nothing in Kafka that could be overwritten.
@@ -365,6 +366,9 @@ pub(crate) mod tests {
         assert_eq!((normal.orphaned_slots.len(), normal.fence_first.len()), (2, 0));
         let behind = plan(&facts(Some(10), Some(20))).expect("same shape");
         assert_eq!((behind.orphaned_slots.len(), behind.fence_first.len()), (0, 2));
+        // The whole group was reset, while taskmanagers may work on: only the snapshot still knows of them.
+        let reset = plan(&facts(None, Some(20))).expect("same shape");
+        assert_eq!((reset.orphaned_slots.len(), reset.fence_first), (0, vec![SlotId(7)]));
     }
 
     #[test]
