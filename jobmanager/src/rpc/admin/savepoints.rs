@@ -38,7 +38,7 @@ impl Service {
         location: String,
     ) -> Result<v1::CheckpointInfo, Status> {
         // After a stop the runtime may be gone, and the savepoint is there all the same.
-        if let Ok(view) = self.runtime()?.view().await
+        if let Ok(view) = self.view().await
             && let Some(row) = view.checkpoint(checkpoint)
         {
             return Ok(checkpoint_info(&view, row));
