@@ -195,6 +195,33 @@ impl Checker {
         Ok(())
     }
 
+    /// At-least-once: a record is visible at once, however often.
+    pub(crate) fn delivered(&mut self, produced: &Produced) {
+        let split = self.splits.get_mut(&produced.split);
+        let record = split.and_then(|split| split.records.iter_mut().find(|record| record.offset == produced.offset));
+        if let Some(record) = record {
+            record.written = true;
+        }
+    }
+
+    /// At-least-once: what a restart would pass over is there.
+    pub(crate) fn snapshot_of_delivered(&self, splits: &SplitStates) -> Result<(), String> {
+        for (id, state) in splits {
+            let missing = |record: &&CheckedRecord| {
+                !record.written && !record.dropped && state.progress.is_finished(record.offset)
+            };
+            let records = self.splits.get(id).map(|split| split.records.as_slice()).unwrap_or_default();
+            if let Some(record) = records.iter().find(missing) {
+                return Err(format!("lost: a snapshot passes over {id} offset {}, which is not there", record.offset));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.splits.values().flat_map(|split| &split.records).all(|record| record.written || record.dropped)
+    }
+
     /// Snapshots are never ahead.
     pub(crate) fn snapshot(&self, splits: &SplitStates) -> Result<(), String> {
         if splits.len() != self.splits.len() {

@@ -179,6 +179,10 @@ impl Output for SimulatedOutput {
                 _ => Ok(()),
             };
         }
+        if !self.world().exactly_once {
+            self.client().epoch.set(Some(0));
+            return Ok(());
+        }
         self.producer.confirmed.set(!again);
         self.client().init().await.map_err(|trouble| failure("init_transactions", trouble))?;
         if again && self.variant() == Variant::NoConfirmation {

@@ -313,9 +313,7 @@ impl World {
 
     fn ahead(&self, taskmanager: &Taskmanager, message: ToJobmanager) -> ToJobmanager {
         match (message, &taskmanager.slot) {
-            (ToJobmanager::Report { checkpoint, slot, mut splits }, Some(at_work))
-                if self.variant == Variant::ReportedAhead =>
-            {
+            (ToJobmanager::Report { checkpoint, slot, mut splits }, Some(at_work)) if self.variant.reports_ahead() => {
                 for report in &mut splits {
                     if let Some(cell) = at_work.cells.get(&report.split) {
                         report.progress = cell.progress();
@@ -332,7 +330,7 @@ impl World {
         let pid = taskmanager.pid;
         let producer = producer(self, pid, slot);
         let setup = Setup {
-            guarantee: DeliveryGuarantee::ExactlyOnce,
+            guarantee: if self.exactly_once { DeliveryGuarantee::ExactlyOnce } else { DeliveryGuarantee::AtLeastOnce },
             slot,
             splits_per_partition: self.input.splits_per_partition,
             slow: if self.variant == Variant::NoRecycle { Duration::MAX } else { TRANSACTION_SLOW },

@@ -74,6 +74,9 @@ impl Weather {
                 faults: vec![stop_taskmanager, add_taskmanager],
                 ..weather
             },
+            Variant::Overwritten => {
+                Self { bucket: 150, gap: 4 * SECOND, faults: vec![stop_jobmanager, kill_jobmanager], ..weather }
+            }
             _ => weather,
         }
     }

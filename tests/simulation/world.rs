@@ -31,6 +31,8 @@ const REST: Micros = 3 * SECOND;
 pub(crate) struct World {
     pub(crate) time: Time,
     pub(crate) variant: Variant,
+    /// Otherwise at-least-once.
+    pub(crate) exactly_once: bool,
     pub(crate) input: Input,
     pub(crate) broker: RefCell<Broker>,
     pub(crate) bucket: Bucket,
@@ -69,6 +71,7 @@ impl World {
         let world = Rc::new(Self {
             time,
             variant,
+            exactly_once: variant.exactly_once(&mut random),
             checker: RefCell::new(Checker::new(&input)),
             input,
             broker: RefCell::default(),
@@ -137,12 +140,16 @@ impl World {
 
     fn is_finished(&self) -> bool {
         let gives_back = |taskmanager: &Rc<RefCell<Taskmanager>>| taskmanager.borrow().budget.used_bytes() == 0;
-        self.checker.borrow().is_complete()
+        let checker = self.checker.borrow();
+        (if self.exactly_once { checker.is_complete() } else { checker.is_delivered() })
             && self.broker.borrow().is_quiet()
             && self.taskmanagers.borrow().values().all(gives_back)
     }
 
     fn finally(&self) -> Result<(), String> {
+        if !self.exactly_once {
+            return Ok(());
+        }
         let broker = self.broker.borrow();
         let stable = |split: &SplitId| -> Option<Progress> {
             match broker.stable(self.input.place(split)) {
@@ -163,6 +170,9 @@ impl World {
 
     /// At most one owner of a split can write, and its slot is in the job record.
     pub(crate) fn look_at_owners(&self) {
+        if !self.exactly_once {
+            return;
+        }
         let broker = self.broker.borrow();
         let mut owners: BTreeMap<SplitId, Pid> = BTreeMap::new();
         for (pid, taskmanager) in &*self.taskmanagers.borrow() {

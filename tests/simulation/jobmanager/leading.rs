@@ -58,14 +58,14 @@ pub(crate) struct Leadership {
 }
 
 impl Leadership {
-    pub(super) fn new(term: u64, epoch: LeaderEpoch, plan: Plan, born: Duration) -> Self {
+    pub(super) fn new(term: u64, epoch: LeaderEpoch, plan: Plan, born: Duration, exactly_once: bool) -> Self {
         let recorder = Recorder::new(plan.orphaned_slots.clone());
         let mut restart_strategy = RestartStrategy::default();
         restart_strategy.exponential_delay.max_backoff = Duration::from_secs(2);
         let coordinator = Coordinator::new(Settings {
             leader_epoch: epoch,
             first_checkpoint: plan.first_checkpoint,
-            exactly_once: true,
+            exactly_once,
             orphaned_slots: plan.orphaned_slots,
             checkpoint_interval: Duration::from_secs(4),
             checkpoint_min_pause: Duration::from_millis(500),
@@ -293,6 +293,9 @@ impl World {
 
     fn fence(self: &Rc<Self>, pid: Pid, slot: SlotId) {
         let (world, term) = (Rc::clone(self), self.term(pid));
+        if !self.exactly_once {
+            return self.time.after(0, Some(pid), move |world| world.done(pid, term, Event::SlotFenced { slot }));
+        }
         self.time.spawn(pid, async move {
             let client = Client::new(&world, pid, TransactionalId::Slot(slot));
             if world.variant == Variant::ReadBeforeInit {
@@ -328,7 +331,10 @@ impl World {
     }
 
     fn store(self: &Rc<Self>, pid: Pid, checkpoint: CheckpointId, kind: SnapshotKind, splits: SplitStates) {
-        let checked = self.checker.borrow().snapshot(&splits);
+        let checker = self.checker.borrow();
+        let checked =
+            if self.exactly_once { checker.snapshot(&splits) } else { checker.snapshot_of_delivered(&splits) };
+        drop(checker);
         self.check(checked);
         if let SnapshotKind::Savepoint { kind: SavepointKind::OffsetCut, .. } = kind {
             self.count("offset cut stored");

@@ -48,6 +48,9 @@ impl Recorder {
 
 impl World {
     pub(super) fn record_then(self: &Rc<Self>, pid: Pid, then: Then) {
+        if !self.exactly_once {
+            return self.proceed(pid, then);
+        }
         match &then {
             Then::Grant(grant) if self.variant == Variant::GrantBeforeRecord => self.send_grant(pid, grant.clone()),
             Then::Fenced(slot) if self.variant == Variant::FencedSlotStaysRecorded => {

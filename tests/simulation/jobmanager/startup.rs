@@ -1,5 +1,6 @@
 //! The beginning of a leadership: the writer is initialised, then what stands in Kafka and in storage is read, then the
-//! real rules decide; the epoch is claimed, the lease confirmed, and only then anything is commanded.
+//! real rules decide; the lease is confirmed with the epoch, the record written (at-least-once: the epoch claimed in storage),
+//! and only then anything is commanded.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -74,32 +75,38 @@ impl World {
             let jobmanager = shared.borrow();
             (Rc::clone(&jobmanager.writer), jobmanager.snapshots.clone())
         };
-        // Whatever a former leader has on its way is refused or visible below.
-        writer.init().await?;
-        writer.clear_doubt();
+        if self.exactly_once {
+            // Whatever a former leader has on its way is refused or visible below.
+            writer.init().await?;
+            writer.clear_doubt();
+            self.confirm(pid, LeaderEpoch(0)).await.ok_or(Failed::Deposed)?;
+        }
         let survey = match snapshots.survey().await {
             Ok(survey) => survey,
-            Err(StoreError::Unreachable(_)) => Survey::default(),
+            Err(StoreError::Unreachable(_)) if self.exactly_once => Survey::default(),
             Err(_) => return Err(Failed::Storage),
         };
         let (facts, plan) = self.decide(pid, &writer, &survey).await?;
         let epoch = self.confirm(pid, plan.leader_epoch).await.ok_or(Failed::Deposed)?;
-        self.carry_out(&writer, &facts, &plan, epoch).await?;
-        claim(&snapshots, epoch).await?;
-        self.confirm(pid, epoch).await.ok_or(Failed::Deposed)?;
-        Ok(Leadership::new(term, epoch, plan, self.time.local(pid)))
+        if self.exactly_once {
+            self.carry_out(&writer, &facts, &plan, epoch).await?;
+        } else {
+            claim(&snapshots, epoch).await?;
+        }
+        Ok(Leadership::new(term, epoch, plan, self.time.local(pid), self.exactly_once))
     }
 
     /// Reads the facts and decides; where slots must be fenced first, what stands there after that counts.
     async fn decide(self: &Rc<Self>, pid: Pid, writer: &Client, survey: &Survey) -> Result<(Facts, Plan), Failed> {
-        let record = writer.read(vec![0]).await?.into_iter().find_map(|(_, kept)| match kept {
+        let record = if self.exactly_once { writer.read(vec![0]).await? } else { Offsets::new() };
+        let record = record.into_iter().find_map(|(_, kept)| match kept {
             Kept::Record(record) => Some(record),
             Kept::Progress(_) => None,
         });
         let partition = |number| TopicPartition { topic: self.input.topic.clone(), partition: number };
         let partitions = (0..self.input.partitions.len() as i32).map(|number| (partition(number), 0)).collect();
         let mut facts = Facts {
-            exactly_once: true,
+            exactly_once: self.exactly_once,
             splits_per_partition: self.input.splits_per_partition,
             partitions,
             topics: TopicIds::default(),
@@ -108,7 +115,9 @@ impl World {
             former: None,
             snapshot: survey.newest.as_ref().map(snapshot_facts),
         };
-        facts.progress = self.read_progress(pid, writer, &mut facts.record).await?;
+        if self.exactly_once {
+            facts.progress = self.read_progress(pid, writer, &mut facts.record).await?;
+        }
         let mut plan = start::plan(&facts).expect("the shape never changes");
         if !plan.fence_first.is_empty() {
             self.violate(format!("progress behind or gone: {:?}", plan.findings));
