@@ -128,8 +128,8 @@ impl Jobmanager {
     async fn prepare(&self, term: Arc<dyn Term>) -> Result<Parts, Exit> {
         loop {
             match startup::prepare(&self.config, &self.environment, Arc::clone(&term)).await {
-                Err(Exit::Unreachable(what)) if self.leadership.stands_by() && term.leads() => {
-                    tracing::warn!("leading, but the job cannot be taken up yet: {what}");
+                Err(exit @ (Exit::Unreachable(_) | Exit::Failed(_))) if self.leadership.stands_by() && term.leads() => {
+                    tracing::warn!("leading, but the job cannot be taken up yet: {exit}");
                     tokio::time::sleep(PREPARE_RETRY).await;
                 }
                 result => return result,

@@ -171,10 +171,19 @@ fn problem(what: &str, error: &KafkaError) -> KafkaProblem {
             | RDKafkaErrorCode::NotCoordinator
             | RDKafkaErrorCode::CoordinatorNotAvailable
             | RDKafkaErrorCode::CoordinatorLoadInProgress
-            // A broker that went while it was asked, a partition that is between two leaders.
+            // A broker that went while it was asked, a partition that is between two leaders or has just got one.
             | RDKafkaErrorCode::DestroyBroker
+            | RDKafkaErrorCode::NetworkException
+            | RDKafkaErrorCode::BrokerNotAvailable
             | RDKafkaErrorCode::LeaderNotAvailable
-            | RDKafkaErrorCode::NotLeaderForPartition,
+            | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::ReplicaNotAvailable
+            | RDKafkaErrorCode::OffsetNotAvailable
+            | RDKafkaErrorCode::FencedLeaderEpoch
+            | RDKafkaErrorCode::UnknownLeaderEpoch
+            | RDKafkaErrorCode::KafkaStorageError
+            | RDKafkaErrorCode::NotEnoughReplicas
+            | RDKafkaErrorCode::NotEnoughReplicasAfterAppend,
         ) => KafkaProblem::Unreachable(format!("{text}; check that it runs, and its bootstrap_servers")),
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
@@ -196,7 +205,7 @@ mod tests {
     fn what_passes_by_itself_is_unreachable_and_rights_are_configuration() {
         use RDKafkaErrorCode as Code;
         let sorted = |code| problem("asking", &KafkaError::MetadataFetch(code));
-        for code in [Code::AllBrokersDown, Code::DestroyBroker, Code::LeaderNotAvailable, Code::NotCoordinator] {
+        for code in [Code::AllBrokersDown, Code::DestroyBroker, Code::NotCoordinator, Code::OffsetNotAvailable] {
             assert!(matches!(sorted(code), KafkaProblem::Unreachable(_)), "{code:?}");
         }
         assert!(matches!(sorted(Code::TopicAuthorizationFailed), KafkaProblem::Configuration(_)));
