@@ -3,6 +3,7 @@
 pub mod config;
 pub mod counters;
 pub mod failure;
+pub mod host;
 pub mod http;
 pub mod ids;
 pub mod kafka;

@@ -1,6 +1,7 @@
 //! Weir's jobmanager: the coordinator, and the shell that performs its actions.
 
 pub mod coordinator;
+mod deadline;
 mod exit;
 pub mod http;
 pub mod job;

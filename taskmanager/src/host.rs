@@ -2,12 +2,6 @@
 
 use std::fs;
 
-/// Name of this host, for people.
-pub(crate) fn name() -> String {
-    let file = fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
-    file.ok().filter(|name| !name.is_empty()).or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default()
-}
-
 /// Resident memory in bytes; 0 where it cannot be told.
 pub(crate) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

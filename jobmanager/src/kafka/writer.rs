@@ -22,7 +22,9 @@ use weir_common::{
 };
 
 use super::{
-    Kafka, KafkaProblem, Shared, problem,
+    Kafka, KafkaProblem, Shared,
+    off_thread::OffThread,
+    problem,
     progress::{Committed, committed, lists},
     refused,
 };
@@ -37,7 +39,7 @@ const OFFSETS_TIMEOUT: Duration = Duration::from_secs(15);
 /// A write that is in doubt is done again by a new producer, so often.
 const ATTEMPTS: usize = 3;
 
-pub(super) type Client = BaseProducer<DoubtingContext>;
+pub(super) type Client = OffThread<BaseProducer<DoubtingContext>>;
 
 impl Kafka {
     /// Takes over the right to write, as long as `term` lasts.
@@ -74,10 +76,7 @@ impl Kafka {
     async fn attempt(&self, writer: &mut Option<Client>, entries: Committed) -> Result<(), KafkaProblem> {
         let client = match writer.take() {
             Some(client) if client.context().flag.get().is_none() => client,
-            in_doubt => {
-                discard(in_doubt);
-                self.open().await?
-            }
+            _in_doubt => self.open().await?,
         };
         let (client, written) = self
             .blocking(move |shared| {
@@ -92,7 +91,6 @@ impl Kafka {
                 Ok(())
             }
             (written, doubt) => {
-                discard(Some(client));
                 let of_doubt = |doubt| KafkaProblem::Unreachable(format!("writing to the progress group: {doubt}"));
                 written.and(doubt.map_or(Ok(()), |doubt| Err(of_doubt(doubt))))
             }
@@ -123,14 +121,11 @@ pub(super) fn transactional_id(job: &str) -> String {
 fn initialise(shared: &Shared) -> Result<Client, KafkaProblem> {
     let id = transactional_id(shared.job());
     let config = settings::sink_producer(&shared.config, Some(&id));
-    let client: Client =
+    let client: BaseProducer<DoubtingContext> =
         config.create_with_context(DoubtingContext::new("jobmanager")).map_err(|error| refused("sink", &error))?;
+    let client = OffThread::new(client);
     let what = format!("initialising {id} at {}", shared.sink_address());
-    let initialised = client.init_transactions(INIT_TIMEOUT).map_err(|error| problem(&what, &error));
-    if let Err(error) = initialised {
-        discard(Some(client));
-        return Err(error);
-    }
+    client.init_transactions(INIT_TIMEOUT).map_err(|error| problem(&what, &error))?;
     // Trouble on the way here is over: a new epoch has begun.
     client.context().flag.clear();
     Ok(client)
@@ -162,11 +157,4 @@ fn write(client: &Client, shared: &Shared, entries: &Committed) -> Result<(), Ka
         "what was written to group {} is not what is read back; does something else write to it?",
         settings::progress_topic(shared.job())
     )))
-}
-
-/// Dropping a client may take its time: nobody waits for it.
-fn discard(client: Option<Client>) {
-    if let Some(client) = client {
-        std::thread::spawn(move || drop(client));
-    }
 }

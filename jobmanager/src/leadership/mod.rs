@@ -69,13 +69,10 @@ pub fn advertised_address(config: &Config) -> String {
     if let Some(address) = advertised_address {
         return address.clone();
     }
+    let name = weir_common::host::name();
+    let host_name = if name.is_empty() { "localhost" } else { &name };
     match bind.rsplit_once(':') {
-        Some(("0.0.0.0" | "[::]" | "*", port)) => format!("{}:{port}", host_name()),
+        Some(("0.0.0.0" | "[::]" | "*", port)) => format!("{}:{port}", host_name),
         _ => bind.clone(),
     }
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     Exit,
+    deadline::sleep_until,
     store::{Put, Storage, StoreError, Version, keys},
 };
 
@@ -342,13 +343,6 @@ async fn heeds_conditions(storage: &dyn Storage, key: &str) -> Result<(), StoreE
         }
     }
     storage.delete(key).await
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ use crate::{
         action::Reply,
         event::{AfterCut, Allowed, Event, Grants, RequestId, SplitStates},
     },
+    deadline::sleep_until,
     kafka::ProgressIndex,
     leadership::Term,
     start::{Plan, topics::TopicIds},
@@ -464,12 +465,5 @@ fn settings(config: &Config, plan: &Plan, exactly_once: bool) -> Settings {
         savepoints: config.savepoint.clone(),
         restart_strategy: config.restart_strategy.clone(),
         suspended: plan.suspended,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -404,7 +404,7 @@ impl Taskmanager {
             protocol_version_min: weir_proto::PROTOCOL_VERSION_MIN,
             taskmanager_id: self.id.clone(),
             job_name: self.config.stream_manager.job_name.clone(),
-            host: crate::host::name(),
+            host: weir_common::host::name(),
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_digest: self.config.digest(),
