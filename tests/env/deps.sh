@@ -5,7 +5,7 @@ set -euo pipefail
 
 declare -A PACKAGES=(
   # rdkafka-sys builds librdkafka by configure and make, against the system's OpenSSL and zlib.
-  [build]="build-essential pkg-config libssl-dev zlib1g-dev"
+  [build]="build-essential pkg-config libssl-dev zlib1g-dev openssl"
   [kafka]=""
   [ceph]="ceph-mon ceph-osd radosgw ceph-common curl openssl"
   # --no-install-recommends below: else a web server comes along.

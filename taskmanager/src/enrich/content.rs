@@ -5,6 +5,7 @@ use super::{
     edit::Patch,
     event::Target,
     fault::Fault,
+    routes::Kind,
 };
 
 /// Adds content and redirect target to the changes.
@@ -16,7 +17,7 @@ pub(crate) fn fill(patch: &mut Patch, target: &Target, revision: Revision, link:
     let absent = target.roles.iter().find(|role| !revision.slots.contains_key(*role));
     if let Some(role) = absent.filter(|_| !revision.slots.is_empty()) {
         let message = format!("{} rev_id {}: the wiki has no slot {role}", target.domain, target.rev_id);
-        return Err(Fault::permanent("SlotMissing", message));
+        return Err(Fault::new(Kind::SlotMissing, message));
     }
     for role in target.roles.iter().filter(|_| revision.slots.is_empty()) {
         patch.remove(&["revision", "content_slots", role, "content_body"]);
@@ -150,6 +151,6 @@ mod tests {
     #[test]
     fn a_listed_slot_that_the_wiki_does_not_have_is_a_fault() {
         let fault = fill(&mut Patch::default(), &target(&["main", "x"], true), revision("main", body()), None);
-        assert_eq!(fault.expect_err("x is absent").error_type, "SlotMissing");
+        assert_eq!(fault.expect_err("x is absent").kind, Kind::SlotMissing);
     }
 }

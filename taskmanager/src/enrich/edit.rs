@@ -1,9 +1,10 @@
 //! Lossless editing of a JSON object: what no change names stays as it was, byte for byte.
 //!
 //! A [`Patch`] is applied twice: to the text that is produced, and to the parsed value that is validated. Numbers beyond
-//! 2^53, unknown fields and the order of fields therefore never pass through a parser that could change them.
+//! 2^53, unknown fields and the order of fields therefore never pass through a parser that could change them. Only blanks
+//! between the fields of an object that is changed are not kept.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::{
     Deserialize,
@@ -120,18 +121,19 @@ impl Patch {
         let fields = text.map_or(Ok(Vec::new()), fields_of)?;
         let mut comma = Comma(false);
         out.push(b'{');
-        for (name, raw) in &fields {
-            match self.0.iter().find(|(changed, _)| changed == name) {
+        for field in &fields {
+            match self.0.iter().find(|(changed, _)| *changed == field.name) {
                 None => {
-                    comma.name(name, out);
-                    out.extend_from_slice(raw.get().as_bytes());
+                    comma.name(field.raw_name, out);
+                    out.extend_from_slice(field.value.as_bytes());
                 }
-                Some((_, change)) => change.write(name, Some(raw.get()), &mut comma, out)?,
+                Some((_, change)) => change.write(field.raw_name, Some(field.value), &mut comma, out)?,
             }
         }
         for (name, change) in &self.0 {
-            if !fields.iter().any(|(present, _)| present == name) {
-                change.write(name, None, &mut comma, out)?;
+            if !fields.iter().any(|present| present.name == *name) {
+                let encoded = Value::from(name.as_str()).to_string();
+                change.write(&encoded, None, &mut comma, out)?;
             }
         }
         out.push(b'}');
@@ -140,11 +142,12 @@ impl Patch {
 }
 
 impl Change {
-    fn write(&self, name: &str, old: Option<&str>, comma: &mut Comma, out: &mut Vec<u8>) -> Result<(), EditError> {
+    /// `raw_name` is encoded: a name keeps the form that it has in the text.
+    fn write(&self, raw_name: &str, old: Option<&str>, comma: &mut Comma, out: &mut Vec<u8>) -> Result<(), EditError> {
         if matches!(self, Self::Remove) {
             return Ok(());
         }
-        comma.name(name, out);
+        comma.name(raw_name, out);
         match self {
             Self::Set(value) => write_json(value, out),
             Self::Token(token) => out.extend_from_slice(token.get().as_bytes()),
@@ -158,32 +161,42 @@ impl Change {
 struct Comma(bool);
 
 impl Comma {
-    fn name(&mut self, name: &str, out: &mut Vec<u8>) {
+    fn name(&mut self, raw_name: &str, out: &mut Vec<u8>) {
         if std::mem::replace(&mut self.0, true) {
             out.push(b',');
         }
-        write_json(name, out);
+        out.extend_from_slice(raw_name.as_bytes());
         out.push(b':');
     }
 }
 
-fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("strings and values have a JSON form, and memory takes all of it");
+fn write_json(value: &Value, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("values have a JSON form, and memory takes all of it");
 }
 
-type Fields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+/// A field of an object, name and value as they stand in the text.
+struct Field<'a> {
+    name: Cow<'a, str>,
+    raw_name: &'a str,
+    value: &'a str,
+}
 
-fn fields_of(text: &str) -> Result<Fields<'_>, EditError> {
-    let RawFields(fields) = serde_json::from_str(text).map_err(|error| EditError::NotAnObject(error.to_string()))?;
-    for (index, (name, _)) in fields.iter().enumerate() {
-        if fields[..index].iter().any(|(earlier, _)| earlier == name) {
-            return Err(EditError::DuplicateField(name.to_string()));
+fn fields_of(text: &str) -> Result<Vec<Field<'_>>, EditError> {
+    let no_object = |error: serde_json::Error| EditError::NotAnObject(error.to_string());
+    let RawFields(raw) = serde_json::from_str(text).map_err(no_object)?;
+    let mut names = HashSet::with_capacity(raw.len());
+    let mut fields = Vec::with_capacity(raw.len());
+    for (name, value) in raw {
+        let Name(decoded) = serde_json::from_str(name.get()).map_err(no_object)?;
+        if !names.insert(decoded.clone()) {
+            return Err(EditError::DuplicateField(decoded.into_owned()));
         }
+        fields.push(Field { name: decoded, raw_name: name.get(), value: value.get() });
     }
     Ok(fields)
 }
 
-struct RawFields<'a>(Fields<'a>);
+struct RawFields<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -197,8 +210,8 @@ impl<'de> Deserialize<'de> for RawFields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::with_capacity(16);
-                while let Some((Name(name), raw)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    fields.push((name, raw));
+                while let Some(field) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+                    fields.push(field);
                 }
                 Ok(RawFields(fields))
             }
@@ -219,12 +232,12 @@ mod tests {
 
     #[test]
     fn what_no_change_names_stays_byte_for_byte() {
-        let text = r#"{"big":123456789012345678901234567890,"tiny":1.0e-400 ,"meta":{"id":"x","n":9007199254740993},"e":"\u00e9"}"#;
+        let text = r#"{"big":123456789012345678901234567890,"tiny":1.0e-400 ,"m\u0065ta":{"id":"x","n":9007199254740993},"\u00e9":"\u00e9"}"#;
         let mut patch = Patch::default();
         patch.set(&["meta", "id"], "y");
         patch.set(&["new", "deep"], 1);
         let edited = patch.apply_to_text(text).expect("an object");
-        let wanted = r#"{"big":123456789012345678901234567890,"tiny":1.0e-400,"meta":{"id":"y","n":9007199254740993},"e":"\u00e9","new":{"deep":1}}"#;
+        let wanted = r#"{"big":123456789012345678901234567890,"tiny":1.0e-400,"m\u0065ta":{"id":"y","n":9007199254740993},"\u00e9":"\u00e9","new":{"deep":1}}"#;
         assert_eq!(String::from_utf8(edited).expect("text"), wanted);
     }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{fault::Fault, output::timestamp_text, stream::OutputStream};
+use super::{output::timestamp_text, stream::OutputStream};
 
 /// Text taken from the input is hostile: bounded, so that the raw event has room.
 const CONTEXT_CHARS_MAX: usize = 1000;
@@ -45,7 +45,7 @@ struct Meta<'a> {
 pub(crate) fn error_event(
     stream: &OutputStream,
     emitter_id: &str,
-    fault: &Fault,
+    (error_type, message): (&str, &str),
     raw: Option<&[u8]>,
     input: Option<&Value>,
     (now, bytes_max): (Timestamp, usize),
@@ -68,8 +68,8 @@ pub(crate) fn error_event(
         },
         dt: &dt,
         emitter_id,
-        error_type: fault.error_type,
-        message: fault.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+        error_type,
+        message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
         errored_schema_uri: text("/$schema"),
         errored_stream_name: text("/meta/stream"),
         raw_event: "",
@@ -123,8 +123,8 @@ mod tests {
     }
 
     fn build(raw: &[u8], bytes_max: usize) -> (Value, usize) {
-        let fault = Fault::permanent("MalformedInput", "input is not JSON");
-        let bytes = error_event(&stream(), "job", &fault, Some(raw), None, (Timestamp::UNIX_EPOCH, bytes_max));
+        let fault = ("MalformedInput", "input is not JSON");
+        let bytes = error_event(&stream(), "job", fault, Some(raw), None, (Timestamp::UNIX_EPOCH, bytes_max));
         (serde_json::from_slice(&bytes).expect("JSON"), bytes.len())
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{api::Domain, fault::Fault};
+use super::{api::Domain, fault::Fault, routes::Kind, strict};
 
 /// Larger inputs are refused: parsed, they would take many times their size. Events without content are a few KB.
 const INPUT_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -50,7 +50,7 @@ pub(crate) struct Target {
 /// # Errors
 /// `MalformedInput` and what is wrong.
 pub(crate) fn parse(bytes: Option<&[u8]>) -> Result<Value, Fault> {
-    let malformed = |message: String| Err(Fault::permanent("MalformedInput", message));
+    let malformed = |message: String| Err(Fault::new(Kind::MalformedInput, message));
     let Some(bytes) = bytes else { return malformed("the record has no value (tombstone)".to_owned()) };
     if bytes.is_empty() {
         return malformed("the record is empty".to_owned());
@@ -58,7 +58,7 @@ pub(crate) fn parse(bytes: Option<&[u8]>) -> Result<Value, Fault> {
     if bytes.len() > INPUT_BYTES_MAX {
         return malformed(format!("the record has {} bytes, more than the {INPUT_BYTES_MAX} accepted", bytes.len()));
     }
-    match serde_json::from_slice(bytes) {
+    match strict::from_slice(bytes) {
         Ok(Value::Object(fields)) => Ok(Value::Object(fields)),
         Ok(_) => malformed("input is not a JSON object".to_owned()),
         Err(error) => malformed(format!("input is not JSON: {error}")),
@@ -142,7 +142,7 @@ fn dotted(pointer: &str) -> String {
 }
 
 fn invalid(message: String) -> Fault {
-    Fault::permanent("InvalidInput", message)
+    Fault::new(Kind::InvalidInput, message)
 }
 
 /// What little of an event the runtime needs before the work starts. Everything else is skipped unread.
@@ -249,7 +249,7 @@ mod tests {
         let deep = "[".repeat(200_000);
         let large = vec![b' '; INPUT_BYTES_MAX + 1];
         for bytes in [&b""[..], b"null", b"[]", b"\xff\xfe", b"{\"a\":", deep.as_bytes(), &large] {
-            assert_eq!(parse(Some(bytes)).expect_err("refused").error_type, "MalformedInput");
+            assert_eq!(parse(Some(bytes)).expect_err("refused").kind, Kind::MalformedInput);
         }
         assert!(parse(None).is_err());
     }

@@ -12,7 +12,9 @@ mod output;
 mod prune;
 pub mod reconcile;
 mod retry;
+mod routes;
 pub mod stream;
+mod strict;
 mod validate;
 
 use async_trait::async_trait;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{edit::Patch, fault::Fault, stream::OutputStream};
+use super::{edit::Patch, fault::Fault, routes::Kind, stream::OutputStream};
 
 /// What a record's headers and its batch add to key and value, rounded up: the broker's limit counts them too.
 pub(crate) const FRAMING_BYTES: usize = 512;
@@ -37,7 +37,7 @@ pub(crate) fn message_key(stream: &OutputStream, event: &Value) -> Result<Option
         let value = path
             .split('.')
             .try_fold(event, |value, field| value.get(field))
-            .ok_or_else(|| Fault::permanent("InvalidInput", format!("{path} is missing: the message key needs it")))?;
+            .ok_or_else(|| Fault::new(Kind::InvalidInput, format!("{path} is missing: the message key needs it")))?;
         let comma = if index == 0 { "" } else { "," };
         key.push_str(&format!("{comma}{}:{value}", Value::from(name.as_str())));
     }

@@ -21,11 +21,12 @@ use super::{
     edit::Patch,
     error_event::error_event,
     event::{self, Route, Sketch, Target},
-    fault::{Fault, FaultClass},
+    fault::Fault,
     metrics::Metrics,
     output::{self, FRAMING_BYTES},
     prune::unknown_fields,
     retry::{Attempts, Decision, Moment, RetryPolicy},
+    routes::{self, Effect, Kind},
     validate::Schema,
 };
 use crate::record::{Destination, Outcome, OutputRecord, SourceRecord};
@@ -112,12 +113,12 @@ impl ReconcileEnricher {
             .or_else(|| record.timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()));
         let mut patch = Patch::default();
         output::stamp(&mut patch, &self.sink, Timestamp::now());
-        self.conform(&mut patch, &mut event, "InvalidInput")?;
+        self.conform(&mut patch, &mut event, Kind::InvalidInput)?;
         let kind = match route {
             Route::Enrich(target) => {
                 let (revision, link) = self.fetch(&target, born).await?;
                 content::fill(&mut patch, &target, revision, link.as_ref())?;
-                self.conform(&mut patch, &mut event, "InvalidOutput")?;
+                self.conform(&mut patch, &mut event, Kind::InvalidOutput)?;
                 OutcomeKind::Enriched
             }
             Route::Delete | Route::Canary => OutcomeKind::PassedThrough,
@@ -127,14 +128,14 @@ impl ReconcileEnricher {
     }
 
     /// Brings `event` to where `patch` leads, treats what the sink's schema does not know, and validates the rest.
-    fn conform(&self, patch: &mut Patch, event: &mut Value, error_type: &'static str) -> Result<(), Fault> {
+    fn conform(&self, patch: &mut Patch, event: &mut Value, invalid: Kind) -> Result<(), Fault> {
         patch.apply_to_value(event);
         let unknown = unknown_fields(self.schema.document(), event);
         if !unknown.is_empty() {
             if self.unknown_fields == UnknownFields::Error {
                 let names: Vec<&str> = unknown.iter().map(|field| field.name.as_str()).take(20).collect();
                 let message = format!("{} does not know: {}", self.sink.schema_uri, names.join(", "));
-                return Err(Fault::permanent("UnknownFields", message));
+                return Err(Fault::new(Kind::UnknownFields, message));
             }
             let mut validated = Patch::default();
             for field in &unknown {
@@ -150,9 +151,8 @@ impl ReconcileEnricher {
         if !self.validate_output {
             return Ok(());
         }
-        let invalid =
-            |why| Fault::permanent(error_type, format!("does not conform to {}: {why}", self.sink.schema_uri));
-        self.schema.check(event).map_err(invalid)
+        let fault = |why| Fault::new(invalid, format!("does not conform to {}: {why}", self.sink.schema_uri));
+        self.schema.check(event).map_err(fault)
     }
 
     /// Asks the API for content and redirect target, as often as the policy allows.
@@ -205,7 +205,8 @@ impl ReconcileEnricher {
                 Decision::Retry(wait) => {
                     self.metrics.count_retry();
                     // One revision can make the API fail for all of a batch: from the second failure on, each alone.
-                    alone = fault.class == FaultClass::Transient && attempts.failed >= 2;
+                    let may_be_its_own = fault.route() == routes::Route::Retry && fault.effect() != Effect::Overloaded;
+                    alone = may_be_its_own && attempts.failed >= 2;
                     sleep(wait).await;
                 }
             }
@@ -219,7 +220,7 @@ impl ReconcileEnricher {
         event: &Value,
         timestamp_ms: i64,
     ) -> Result<OutputRecord, Fault> {
-        let malformed = |why: String| Fault::permanent("MalformedInput", why);
+        let malformed = |why: String| Fault::new(Kind::MalformedInput, why);
         let raw = record.value.as_deref().unwrap_or_default();
         let text = str::from_utf8(raw).map_err(|error| malformed(format!("input is not UTF-8: {error}")))?;
         let value = patch.apply_to_text(text).map_err(|error| malformed(error.to_string()))?;
@@ -231,12 +232,12 @@ impl ReconcileEnricher {
                 self.sink.max_message_bytes,
                 self.sink.topic
             );
-            return Err(Fault::permanent("Oversized", message));
+            return Err(Fault::new(Kind::Oversized, message));
         }
         Ok(OutputRecord { destination: Destination::Sink, key, value: Bytes::from(value), timestamp_ms })
     }
 
-    fn error_record(&self, record: &SourceRecord, fault: &Fault, bytes_max: Option<u64>) -> OutputRecord {
+    fn error_record(&self, record: &SourceRecord, why: (&str, &str), bytes_max: Option<u64>) -> OutputRecord {
         let now = Timestamp::now();
         let raw = record.value.as_deref();
         // Parsed once more: errors are rare, and what was parsed first has been edited since.
@@ -253,7 +254,7 @@ impl ReconcileEnricher {
         } else {
             limit.saturating_sub(FRAMING_BYTES + key.as_ref().map_or(0, Bytes::len)).max(1)
         };
-        let value = error_event(&self.error_sink, &self.emitter_id, fault, raw, input.as_ref(), (now, bytes_max));
+        let value = error_event(&self.error_sink, &self.emitter_id, why, raw, input.as_ref(), (now, bytes_max));
         let value = Bytes::from(value);
         OutputRecord { destination: Destination::ErrorSink, key, value, timestamp_ms: now.as_millisecond() }
     }
@@ -275,8 +276,8 @@ impl Enricher for ReconcileEnricher {
 
     async fn enrich(&self, record: &SourceRecord) -> Outcome {
         self.work(record).await.unwrap_or_else(|fault| {
-            let output = Some(self.error_record(record, &fault, None));
-            Outcome { kind: OutcomeKind::Error, output, error_type: Some(fault.error_type) }
+            let output = Some(self.error_record(record, (fault.error_type(), &fault.message), None));
+            Outcome { kind: OutcomeKind::Error, output, error_type: Some(fault.error_type()) }
         })
     }
 
@@ -287,7 +288,7 @@ impl Enricher for ReconcileEnricher {
         message: &str,
         bytes_max: Option<u64>,
     ) -> Option<OutputRecord> {
-        Some(self.error_record(record, &Fault::permanent(error_type, message), bytes_max))
+        Some(self.error_record(record, (error_type, message), bytes_max))
     }
 
     fn stats(&self) -> EnricherStats {
@@ -323,8 +324,7 @@ fn check_error_schema(job_name: &str, stream: &OutputStream, schema: &Value) -> 
     let context = || format!("schema {}", stream.schema_uri);
     let schema = Schema::compile(schema).with_context(context)?;
     let input = serde_json::json!({"$schema": "/a/1.0.0", "meta": {"stream": "a", "domain": "a", "request_id": "a"}});
-    let probe = Fault::permanent("Probe", "probe");
-    let event = error_event(stream, job_name, &probe, Some(b"{}"), Some(&input), (Timestamp::now(), 0));
+    let event = error_event(stream, job_name, ("Probe", "probe"), Some(b"{}"), Some(&input), (Timestamp::now(), 0));
     let event = serde_json::from_slice(&event).with_context(context)?;
     schema.check(&event).map_err(anyhow::Error::msg).with_context(|| {
         format!(

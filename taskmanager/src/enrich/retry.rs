@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_common::config::{NotFound, Retry};
 
-use super::fault::{Fault, FaultClass};
+use super::{fault::Fault, routes::Route};
 
 /// The settings that decide.
 #[derive(Clone, Debug)]
@@ -53,9 +53,10 @@ impl RetryPolicy {
 
     /// Counts the fault and decides.
     pub(crate) fn decide(&self, attempts: &mut Attempts, fault: &Fault, moment: Moment) -> Decision {
-        let wait = match fault.class {
-            FaultClass::Permanent | FaultClass::TooMuch => return Decision::GiveUp,
-            FaultClass::NotFound => {
+        let wait = match fault.route() {
+            // `Split` was split before, down to this one; `WithoutBody` is no fault.
+            Route::ErrorEvent | Route::Split | Route::WithoutBody => return Decision::GiveUp,
+            Route::RetryWhileYoung => {
                 attempts.not_found += 1;
                 // An old event is not ahead of any replica: one more look is enough. Unknown age counts as old.
                 let young = moment.age.is_some_and(|age| age <= self.not_found.max_age);
@@ -65,10 +66,10 @@ impl RetryPolicy {
                 }
                 self.not_found.delay
             }
-            FaultClass::Overloaded | FaultClass::Transient if moment.outage => {
+            Route::Retry if moment.outage => {
                 return Decision::Retry(self.backoff(1, fault.retry_after, moment.chance));
             }
-            FaultClass::Overloaded | FaultClass::Transient => {
+            Route::Retry => {
                 attempts.failed += 1;
                 if attempts.failed >= self.retry.max_attempts {
                     return Decision::GiveUp;
@@ -89,71 +90,5 @@ impl RetryPolicy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn policy() -> RetryPolicy {
-        RetryPolicy::new(
-            &Retry { max_attempts: 4, initial_backoff: SECOND, max_backoff: 10 * SECOND, budget: 60 * SECOND },
-            &NotFound { max_attempts: 3, delay: 2 * SECOND, max_age: 100 * SECOND },
-        )
-    }
-
-    fn moment(elapsed: u32, age: Option<u32>, chance: f64) -> Moment {
-        Moment { elapsed: SECOND * elapsed, outage: false, age: age.map(|age| SECOND * age), chance }
-    }
-
-    #[test]
-    fn the_bound_doubles_up_to_its_cap_and_attempts_end() {
-        let fault = Fault::transient("Timeout", "");
-        let mut attempts = Attempts::default();
-        let waits: Vec<_> = (0..4).map(|_| policy().decide(&mut attempts, &fault, moment(0, None, 0.5))).collect();
-        let half = |seconds: u32| Decision::Retry(SECOND * seconds / 2);
-        assert_eq!(waits, [half(1), half(2), half(4), Decision::GiveUp]);
-        assert_eq!(policy().backoff(40, None, 1.0), 10 * SECOND);
-    }
-
-    #[test]
-    fn an_outage_uses_up_nothing() {
-        let fault = Fault::transient("ConnectionFailed", "");
-        let mut attempts = Attempts::default();
-        for _ in 0..100 {
-            let moment = Moment { outage: true, ..moment(9999, None, 1.0) };
-            assert_eq!(policy().decide(&mut attempts, &fault, moment), Decision::Retry(SECOND));
-        }
-        assert_eq!(attempts, Attempts::default());
-        let bad = Fault::permanent("InvalidInput", "");
-        let moment = Moment { outage: true, ..moment(0, None, 1.0) };
-        assert_eq!(policy().decide(&mut attempts, &bad, moment), Decision::GiveUp);
-    }
-
-    #[test]
-    fn decisions() {
-        let class = |class| Fault::new(class, "", "");
-        let overloaded = |seconds: u32| Fault { retry_after: Some(SECOND * seconds), ..class(FaultClass::Overloaded) };
-        let none = Attempts::default();
-        let seen = Attempts { failed: 0, not_found: 1 };
-        let table = [
-            ("permanent", none, class(FaultClass::Permanent), moment(0, Some(0), 0.0), Decision::GiveUp),
-            ("too large alone", none, class(FaultClass::TooMuch), moment(0, Some(0), 0.0), Decision::GiveUp),
-            ("retry-after is a floor", none, overloaded(5), moment(0, None, 0.1), Decision::Retry(5 * SECOND)),
-            ("retry-after is capped", none, overloaded(3600), moment(0, None, 0.1), Decision::Retry(10 * SECOND)),
-            ("budget", none, overloaded(5), moment(56, None, 0.0), Decision::GiveUp),
-            ("young", seen, class(FaultClass::NotFound), moment(0, Some(100), 0.0), Decision::Retry(2 * SECOND)),
-            (
-                "old: first time",
-                none,
-                class(FaultClass::NotFound),
-                moment(0, Some(101), 0.0),
-                Decision::Retry(2 * SECOND),
-            ),
-            ("old: second time", seen, class(FaultClass::NotFound), moment(0, Some(101), 0.0), Decision::GiveUp),
-            ("unknown age is old", seen, class(FaultClass::NotFound), moment(0, None, 0.0), Decision::GiveUp),
-        ];
-        for (name, mut attempts, fault, moment, wanted) in table {
-            assert_eq!(policy().decide(&mut attempts, &fault, moment), wanted, "{name}");
-        }
-    }
-}
+#[path = "retry_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! The reconcile enricher against a wiki farm made of fixtures: routes, samples, bad input, batches, faults.
 
+mod answers;
 mod batches;
 mod fixtures;
 mod hostile;
@@ -7,3 +8,4 @@ mod job;
 mod stub;
 mod support;
 mod trouble;
+mod wire;

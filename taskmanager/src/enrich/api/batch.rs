@@ -17,7 +17,10 @@ use super::{
     gate::{Gate, Permit},
     limiter::Ending,
 };
-use crate::enrich::fault::{Fault, FaultClass};
+use crate::enrich::{
+    fault::Fault,
+    routes::{Effect, Kind},
+};
 
 /// Something that can be asked for, several at a time.
 #[async_trait]
@@ -83,7 +86,7 @@ impl<L: Lookup> Batcher<L> {
         }
         answer
             .await
-            .unwrap_or_else(|_| Err(Fault::transient("Interrupted", format!("{domain}: the request was cut off"))))
+            .unwrap_or_else(|_| Err(Fault::new(Kind::Interrupted, format!("{domain}: the request was cut off"))))
     }
 
     fn enqueue(&self, domain: &Domain, waiting: Waiting<L>, bytes: u64) {
@@ -141,7 +144,7 @@ impl<L: Lookup> Batcher<L> {
 /// What the answers say about the endpoint. A request that failed as a whole has a fault for each ask.
 fn ending<T>(answers: &[Result<T, Fault>]) -> Ending {
     let faults = || answers.iter().filter_map(|answer| answer.as_ref().err());
-    if let Some(fault) = faults().find(|fault| fault.class == FaultClass::Overloaded) {
+    if let Some(fault) = faults().find(|fault| fault.effect() == Effect::Overloaded) {
         return Ending::Overloaded { retry_after: fault.retry_after };
     }
     let unanswered = answers.iter().all(|answer| answer.as_ref().is_err_and(Fault::is_of_the_endpoint));
@@ -190,18 +193,16 @@ mod tests {
 
     #[test]
     fn what_answers_say_about_the_endpoint() {
-        let fault = |class, error_type| Err(Fault::new(class, error_type, ""));
-        let timeout = || fault(FaultClass::Transient, "Timeout");
-        let slow_down = || {
-            Err(Fault { retry_after: Some(Duration::from_secs(7)), ..Fault::new(FaultClass::Overloaded, "MaxLag", "") })
-        };
+        let fault = |kind| Err(Fault::new(kind, ""));
+        let timeout = || fault(Kind::Timeout);
+        let slow_down = || Err(Fault { retry_after: Some(Duration::from_secs(7)), ..Fault::new(Kind::MaxLag, "") });
         let overloaded = Ending::Overloaded { retry_after: Some(Duration::from_secs(7)) };
         let table: [(Vec<Result<(), Fault>>, Ending); 6] = [
             (vec![Ok(()), Ok(())], Ending::Answered),
             (vec![timeout(), timeout()], Ending::Failed),
             (vec![Ok(()), timeout()], Ending::Answered),
-            (vec![fault(FaultClass::NotFound, "BadRevision")], Ending::Answered),
-            (vec![fault(FaultClass::Transient, "ApiError")], Ending::Answered),
+            (vec![fault(Kind::BadRevision)], Ending::Answered),
+            (vec![fault(Kind::OtherApiError)], Ending::Answered),
             (vec![Ok(()), slow_down()], overloaded),
         ];
         for (answers, wanted) in table {

@@ -1,6 +1,10 @@
 //! One request to the API: the right wiki, bounded in time and bytes, every failure classified.
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error,
+    io,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use jiff::{Timestamp, fmt::rfc2822};
@@ -12,16 +16,16 @@ use reqwest::{
 use weir_common::{config::Enrich, http::builder};
 
 use super::domain::Domain;
-use crate::enrich::{
-    fault::{Fault, FaultClass},
-    metrics::Metrics,
-};
+use crate::enrich::{fault::Fault, metrics::Metrics, routes::Kind};
 
 /// The service mesh closes idle connections after 4 s; ours must go first, or requests meet a closing connection.
 const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(3);
 
 /// Largest answer that is read. The API caps the content of an answer at 12 MiB; escaping can double it.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Of a cause, in a message.
+const CAUSE_CHARS_MAX: usize = 200;
 
 /// An answer with a 2xx status.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +124,7 @@ impl Endpoint {
     }
 
     fn url(&self, domain: &Domain) -> Result<Url, Fault> {
-        let invalid = |why| Fault::permanent("InvalidInput", format!("meta.domain `{domain}` {why}"));
+        let invalid = |why| Fault::new(Kind::InvalidInput, format!("meta.domain `{domain}` {why}"));
         match self {
             Self::Shared(url) => Ok(url.clone()),
             Self::Template(_) if !domain.is_public_name() => Err(invalid("names no public host")),
@@ -143,7 +147,7 @@ async fn read_answer(domain: &Domain, mut response: Response) -> Result<Answer, 
         // Checked as it streams, after decompression: neither a wrong length nor a compression bomb gets further.
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             let message = format!("{domain}: answer larger than {ANSWER_BYTES_MAX} bytes");
-            return Err(Fault::new(FaultClass::TooMuch, "ContentTooLarge", message));
+            return Err(Fault::new(Kind::AnswerTooLarge, message));
         }
         body.extend_from_slice(&chunk);
     }
@@ -151,28 +155,59 @@ async fn read_answer(domain: &Domain, mut response: Response) -> Result<Answer, 
 }
 
 fn status_fault(domain: &Domain, status: StatusCode) -> Fault {
-    let (class, error_type) = match status.as_u16() {
-        429 => (FaultClass::Overloaded, "RateLimited"),
-        503 => (FaultClass::Overloaded, "ServerError"),
-        408 | 425 => (FaultClass::Transient, "UnexpectedStatus"),
-        413 | 414 | 431 => (FaultClass::TooMuch, "UnexpectedStatus"),
-        500.. => (FaultClass::Transient, "ServerError"),
-        _ => (FaultClass::Permanent, "UnexpectedStatus"),
+    let kind = match status.as_u16() {
+        429 => Kind::TooManyRequests,
+        503 => Kind::Unavailable,
+        408 | 425 => Kind::TryAgain,
+        413 | 414 | 431 => Kind::RequestTooLarge,
+        500.. => Kind::ServerError,
+        _ => Kind::UnexpectedStatus,
     };
-    Fault::new(class, error_type, format!("{domain}: HTTP {status}"))
+    let refused = if status.is_redirection() { ": redirects are not followed" } else { "" };
+    Fault::new(kind, format!("{domain}: HTTP {status}{refused}"))
 }
 
 fn transport_fault(domain: &Domain, error: &reqwest::Error) -> Fault {
-    let (error_type, what) = if error.is_timeout() {
-        ("Timeout", "no complete answer within enrich.request_timeout")
-    } else if error.is_connect() {
-        ("ConnectionFailed", "cannot connect to the API")
+    let (kind, what) = if error.is_timeout() {
+        (Kind::Timeout, "no complete answer within enrich.request_timeout")
     } else if error.is_builder() {
-        return Fault::permanent("InvalidInput", format!("{domain}: no request can be made for this domain"));
+        (Kind::InvalidInput, "no request can be made for this domain")
+    } else if is_of_tls(error) {
+        (Kind::TlsFailed, "no TLS with the API")
+    } else if error.is_connect() {
+        (Kind::ConnectionFailed, "cannot connect to the API")
+    } else if is_of_decompression(error) {
+        (Kind::BadEncoding, "the answer does not decompress")
     } else {
-        ("ConnectionFailed", "connection lost before the answer was complete")
+        (Kind::ConnectionLost, "connection lost before the answer was complete")
     };
-    Fault::transient(error_type, format!("{domain}: {what}"))
+    Fault::new(kind, format!("{domain}: {what} ({})", cause(error)))
+}
+
+fn is_of_tls(error: &reqwest::Error) -> bool {
+    causes(error).any(is_rustls)
+}
+
+/// What breaks in the decompressor is an error of IO at once; what breaks below it comes as one of the HTTP connection.
+fn is_of_decompression(error: &reqwest::Error) -> bool {
+    let foreign = causes(error).find(|cause| !cause.is::<reqwest::Error>());
+    error.is_decode() && foreign.is_some_and(|cause| cause.is::<io::Error>())
+}
+
+/// Errors of IO hold their cause, sometimes in each other, and do not name it as their source.
+fn is_rustls(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_rustls(inner))
+}
+
+/// The innermost cause: what is around it only says that a request failed.
+fn cause(error: &reqwest::Error) -> String {
+    let innermost = causes(error).last().map_or_else(|| error.to_string(), ToString::to_string);
+    innermost.chars().take(CAUSE_CHARS_MAX).collect()
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |error: &&(dyn Error + 'static)| (*error).source())
 }
 
 /// Seconds or an HTTP date.
@@ -200,7 +235,7 @@ mod tests {
             "https://en.wikipedia.org/w/api.php"
         );
         for local in ["localhost", "169.254.169.254", "127.1"] {
-            assert_eq!(template.url(&domain(local)).expect_err("refused").error_type, "InvalidInput");
+            assert_eq!(template.url(&domain(local)).expect_err("refused").kind, Kind::InvalidInput);
         }
         for bad in ["", "localhost/w/api.php", "ftp://a/b", "http://a/api.php?x={domain}"] {
             assert!(Endpoint::parse(bad).is_err(), "{bad}");
@@ -223,12 +258,13 @@ mod tests {
 
     #[test]
     fn statuses_are_classified() {
-        let class = |status| {
-            status_fault(&"a.b".parse().expect("a name"), StatusCode::from_u16(status).expect("a status")).class
+        let kind = |status| {
+            status_fault(&"a.b".parse().expect("a name"), StatusCode::from_u16(status).expect("a status")).kind
         };
-        assert_eq!([429, 503].map(class), [FaultClass::Overloaded; 2]);
-        assert_eq!([408, 500, 502, 504].map(class), [FaultClass::Transient; 4]);
-        assert_eq!([301, 302, 400, 403, 404].map(class), [FaultClass::Permanent; 5]);
-        assert_eq!(class(414), FaultClass::TooMuch);
+        assert_eq!([429, 503].map(kind), [Kind::TooManyRequests, Kind::Unavailable]);
+        assert_eq!([500, 501, 502, 504, 520, 999].map(kind), [Kind::ServerError; 6]);
+        assert_eq!([408, 425].map(kind), [Kind::TryAgain; 2]);
+        assert_eq!([413, 414, 431].map(kind), [Kind::RequestTooLarge; 3]);
+        assert_eq!([101, 301, 302, 304, 307, 400, 401, 403, 404, 418].map(kind), [Kind::UnexpectedStatus; 10]);
     }
 }

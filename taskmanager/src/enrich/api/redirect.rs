@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{answer::read_query, batch::Lookup, client::Client, domain::Domain};
-use crate::enrich::fault::{Fault, FaultClass};
+use crate::enrich::{fault::Fault, routes::Route};
 
 /// Looks redirect targets up.
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ impl Redirects {
         while let Some(chunk) = chunks.pop() {
             match self.query(domain, chunk).await {
                 Ok(found) => findings.extend(found.into_iter().map(Ok)),
-                Err(fault) if fault.class == FaultClass::TooMuch && chunk.len() > 1 => {
+                Err(fault) if fault.route() == Route::Split && chunk.len() > 1 => {
                     let (lower, upper) = chunk.split_at(chunk.len() / 2);
                     chunks.extend([upper, lower]);
                 }

@@ -1,6 +1,6 @@
 //! Content of revisions: several of one wiki in one query, whatever part of them the API answers at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use async_trait::async_trait;
 
@@ -10,7 +10,10 @@ use super::{
     client::Client,
     domain::Domain,
 };
-use crate::enrich::fault::{Fault, FaultClass};
+use crate::enrich::{
+    fault::Fault,
+    routes::{Kind, Route},
+};
 
 const PROPERTIES: &str = "ids|timestamp|size|slotsize|sha1|slotsha1|contentmodel|roles|content";
 
@@ -43,7 +46,7 @@ impl Lookup for Revisions {
                 // What an answer leaves out is asked for again as long as that brings anything.
                 Ok(()) if !chunk.is_empty() && found.len() > known => chunks.push(chunk),
                 Ok(()) => {}
-                Err(fault) if fault.class == FaultClass::TooMuch && chunk.len() > 1 => {
+                Err(fault) if fault.route() == Route::Split && chunk.len() > 1 => {
                     let middle = *chunk.iter().nth(chunk.len() / 2).expect("more than one");
                     let upper = chunk.split_off(&middle);
                     chunks.extend([upper, chunk]);
@@ -58,7 +61,7 @@ impl Lookup for Revisions {
             let again = wanted.clone().any(|later| later == rev_id);
             let result = if again { found.get(&rev_id).cloned() } else { found.remove(&rev_id) };
             results.push(result.unwrap_or_else(|| {
-                Err(Fault::transient("UnreadableAnswer", format!("{domain} rev_id {rev_id}: left out of the answer")))
+                Err(Fault::new(Kind::LeftOut, format!("{domain} rev_id {rev_id}: left out of the answer")))
             }));
         }
         results
@@ -78,7 +81,9 @@ impl Revisions {
             let answer = self.0.query(domain, &params).await?;
             let answer = read_revisions(domain, &answer)?;
             let known = found.len();
-            found.extend(answer.revisions.into_iter().filter(|(rev_id, _)| chunk.contains(rev_id)));
+            for (rev_id, revision) in answer.revisions.into_iter().filter(|(rev_id, _)| chunk.contains(rev_id)) {
+                keep(domain, found, rev_id, revision);
+            }
             let Some(continuation) = answer.next else { return Ok(()) };
             if found.len() == known {
                 return Self::stuck(domain, &continuation, chunk, found);
@@ -91,13 +96,24 @@ impl Revisions {
     fn stuck(domain: &Domain, next: &Continuation, chunk: &BTreeSet<i64>, found: &mut Found) -> Result<(), Fault> {
         let rev_id = next.get("rvcontinue").and_then(|id| id.parse::<i64>().ok());
         let Some(rev_id) = rev_id.filter(|rev_id| chunk.contains(rev_id) && !found.contains_key(rev_id)) else {
-            return Err(Fault::transient(
-                "UnreadableAnswer",
-                format!("{domain}: the answer continues without progress"),
-            ));
+            return Err(Fault::new(Kind::OtherShape, format!("{domain}: the answer continues without progress")));
         };
         let message = format!("{domain} rev_id {rev_id}: its content is larger than any answer of the API");
-        found.insert(rev_id, Err(Fault::permanent("ContentTooLarge", message)));
+        found.insert(rev_id, Err(Fault::new(Kind::LoneTooLarge, message)));
         Ok(())
+    }
+}
+
+/// Every part of a continued answer repeats `badrevids`. Anything else that comes twice is not believed, for which of the
+/// two is the revision's cannot be told.
+fn keep(domain: &Domain, found: &mut Found, rev_id: i64, revision: Result<Revision, Fault>) {
+    let is_bad = |revision: &Result<_, Fault>| matches!(revision, Err(fault) if fault.kind == Kind::BadRevision);
+    match found.entry(rev_id) {
+        Entry::Vacant(entry) => drop(entry.insert(revision)),
+        Entry::Occupied(entry) if is_bad(entry.get()) && is_bad(&revision) => {}
+        Entry::Occupied(mut entry) => {
+            let message = format!("{domain} rev_id {rev_id}: the answer has it twice");
+            *entry.get_mut() = Err(Fault::new(Kind::Twice, message));
+        }
     }
 }
