@@ -20,6 +20,10 @@ pub const WIKIS: [(&str, &str); 4] = [
     ("wikidatawiki", "www.wikidata.org"),
 ];
 
+/// Wikis of the real MediaWiki with settings and pages of their own (`tests/env/mediawiki/LocalSettings.php`).
+pub const ODD_WIKIS: [(&str, &str); 3] =
+    [("testwiki", "test.wikipedia.org"), ("arwiki", "ar.wikipedia.org"), ("metawiki", "meta.wikimedia.org")];
+
 /// What an event says of its page and revision.
 struct About {
     wiki_id: &'static str,

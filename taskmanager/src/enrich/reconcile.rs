@@ -166,12 +166,9 @@ impl ReconcileEnricher {
         if !target.is_redirect {
             return Ok((revision, None));
         }
-        let mut titles = vec![target.page_title.replace('_', " ")];
-        if revision.page_id == target.page_id && revision.page_title != titles[0] {
-            titles.push(revision.page_title.clone());
-        }
+        let title = Some(revision.page_title.clone()).filter(|_| revision.page_id == target.page_id);
         let link = |alone| {
-            let ask = RedirectAsk { page_id: target.page_id, titles: titles.clone() };
+            let ask = RedirectAsk { page_id: target.page_id, title: title.clone() };
             self.redirects.ask(&target.domain, ask, 0, alone)
         };
         let link = self.persist(begun, born, link).await?;

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     checker::truth::{mediawiki::MediaWikis, stub::StubWiki},
-    events::{Maker, WIKIS, pages},
+    events::{Maker, ODD_WIKIS, WIKIS, pages},
     harness::{
         job::{Job, Spec},
         parts::{Kafka, MediaWiki, Rgw},
@@ -32,18 +32,16 @@ pub struct Environment {
     kafka: OnceCell<Kafka>,
     second_kafka: OnceCell<Kafka>,
     rgw: OnceCell<Rgw>,
+    mediawiki: OnceCell<Arc<MediaWiki>>,
     wikis: OnceCell<RealWikis>,
+    /// Held by the case that uses MediaWiki: together, two cases would only measure how long PHP makes them wait.
+    pub mediawiki_turn: Mutex<()>,
 }
 
-/// The real MediaWiki and what its databases hold.
+/// What the real wikis' databases hold.
 pub struct RealWikis {
-    /// URL of `api.php`.
-    pub api: String,
     /// From the databases.
     pub truth: MediaWikis,
-    /// Held by the case that uses them: together, two cases would only measure how long PHP makes them wait.
-    pub turn: Mutex<()>,
-    _server: MediaWiki,
 }
 
 /// A stub wiki and what it holds.
@@ -61,7 +59,8 @@ impl Environment {
     #[must_use]
     pub fn new(workspace: Workspace) -> Self {
         let (kafka, second_kafka) = (OnceCell::new(), OnceCell::new());
-        Self { workspace, kafka, second_kafka, rgw: OnceCell::new(), wikis: OnceCell::new() }
+        let (mediawiki, wikis, mediawiki_turn) = (OnceCell::new(), OnceCell::new(), Mutex::new(()));
+        Self { workspace, kafka, second_kafka, rgw: OnceCell::new(), mediawiki, wikis, mediawiki_turn }
     }
 
     /// `host:port` of the first broker.
@@ -105,19 +104,29 @@ impl Environment {
         self.blocking(move |w| Rgw::up(w, folder)).await
     }
 
+    /// MediaWiki with all wikis of the tests, empty until somebody makes pages.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn mediawiki(&self) -> anyhow::Result<&Arc<MediaWiki>> {
+        let all: Vec<_> = WIKIS.iter().take(REAL_WIKIS).chain(&ODD_WIKIS).copied().collect();
+        let make = move |workspace: &Workspace| MediaWiki::up(workspace, "mediawiki", &all).map(Arc::new);
+        self.mediawiki.get_or_try_init(|| self.blocking(make)).await
+    }
+
     /// The real wikis.
     ///
     /// # Errors
     /// They cannot be started or filled.
     pub async fn wikis(&self) -> anyhow::Result<&RealWikis> {
-        let make = |workspace: &Workspace| {
-            let server = MediaWiki::up(workspace, "mediawiki", &WIKIS[..REAL_WIKIS])?;
+        let server = Arc::clone(self.mediawiki().await?);
+        let make = move |_: &Workspace| {
             let mut truth = MediaWikis::default();
             for (seed, (name, domain)) in (0..).zip(&WIKIS[..REAL_WIKIS]) {
                 server.load(name, &pages(seed, PAGES))?;
                 truth.add(domain, &server.truth(name)?)?;
             }
-            Ok(RealWikis { api: server.api.clone(), truth, turn: Mutex::new(()), _server: server })
+            Ok(RealWikis { truth })
         };
         self.wikis.get_or_try_init(|| self.blocking(make)).await
     }
@@ -139,13 +148,19 @@ impl Environment {
         Ok(Stub { api: format!("{url}/w/api.php"), truth: StubWiki::new(bytes), process })
     }
 
-    /// A job on the real wikis, with no more requests at once than four PHP workers answer soon.
+    /// A job on the real wikis, with no more requests at once than four PHP workers answer soon, and more overrides.
     ///
     /// # Errors
     /// Something shared cannot be started.
-    pub async fn job_on_wikis(&self, name: &str, wikis: &RealWikis) -> anyhow::Result<Job> {
-        let mut spec = self.spec(name, &wikis.api).await?;
+    pub async fn job_on_mediawiki(
+        &self,
+        name: &str,
+        overrides: &[(&'static str, &'static str)],
+    ) -> anyhow::Result<Job> {
+        let api = self.mediawiki().await?.api.clone();
+        let mut spec = self.spec(name, &api).await?;
         spec.environment.push(("WEIR__ENRICH__MAX_CONCURRENT_REQUESTS", "4"));
+        spec.environment.extend(overrides);
         Job::prepare(&self.workspace, spec).await
     }
 

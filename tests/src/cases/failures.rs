@@ -29,8 +29,8 @@ pub(super) fn feed(job: &Job, inputs: &Arc<Vec<Input>>) -> tokio::task::JoinHand
 
 pub(super) async fn taskmanager_killed(environment: Arc<Environment>) -> anyhow::Result<()> {
     let wikis = environment.wikis().await?;
-    let _turn = wikis.turn.lock().await;
-    let mut job = environment.job_on_wikis("taskmanager-killed", wikis).await?;
+    let _turn = environment.mediawiki_turn.lock().await;
+    let mut job = environment.job_on_mediawiki("taskmanager-killed", &[]).await?;
     let inputs = Arc::new(Maker::new(3, job.source_topics()).from_mediawiki(&wikis.truth, EVENTS));
     job.start().await?;
     let feeding = feed(&job, &inputs);

@@ -9,6 +9,7 @@ mod leadership;
 mod lifecycle;
 mod operations;
 mod poison;
+mod real_wiki;
 mod rescale;
 mod savepoints;
 mod storage;
@@ -75,6 +76,7 @@ cases! {
     savepoints::travel, "savepoint-travels", "an offset cut under load, exported, followed by a plain consumer; other splits from a cut; back by offsets";
     savepoints::given_up, "savepoint-given-up", "a cut that does not come to its end, by time and by a killed jobmanager: the job goes on";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
+    real_wiki::every_kind, "real-wiki", "every kind of page of a real MediaWiki, byte for byte as its database holds it; how it is asked";
     poison::topic_limit, "topic-limit", "records over a topic's limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
     poison::broker_limit, "broker-limit", "the same by the broker's limit";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";

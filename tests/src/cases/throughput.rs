@@ -17,8 +17,8 @@ const EVENTS: usize = 5000;
 
 pub(super) async fn two_taskmanagers(environment: Arc<Environment>) -> anyhow::Result<()> {
     let wikis = environment.wikis().await?;
-    let _turn = wikis.turn.lock().await;
-    let mut job = environment.job_on_wikis("two-taskmanagers", wikis).await?;
+    let _turn = environment.mediawiki_turn.lock().await;
+    let mut job = environment.job_on_mediawiki("two-taskmanagers", &[]).await?;
     let inputs = Maker::new(1, job.source_topics()).from_mediawiki(&wikis.truth, EVENTS);
     job.start().await?;
     produce(&job.spec.source, &inputs, 0).await?;

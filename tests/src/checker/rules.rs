@@ -160,11 +160,11 @@ fn redirect_link(after: &str, link: &Link, here: &str, verdict: &mut Verdict) {
         }
     };
     // Where the target is on another site its prefix may stand in the title too, as MediaWiki's own event builder has it.
-    let bare = |title: String| match &link.interwiki_prefix {
-        Some(prefix) => title.strip_prefix(&format!("{prefix}:")).map(str::to_owned).unwrap_or(title),
-        None => title,
-    };
-    want("page_title", json::text_at(after, &path("page_title")).map(bare), Some(bare(link.page_title.clone())));
+    let wanted = &link.page_title;
+    let prefixed = |title: &str| link.interwiki_prefix.as_ref().map(|prefix| format!("{prefix}:{title}"));
+    let same = |found: &String| prefixed(found).as_ref() == Some(wanted) || prefixed(wanted).as_ref() == Some(found);
+    let found = json::text_at(after, &path("page_title"));
+    want("page_title", found.map(|found| if same(&found) { wanted.clone() } else { found }), Some(wanted.clone()));
     want("interwiki_prefix", json::text_at(after, &path("interwiki_prefix")), link.interwiki_prefix.clone());
     let number = |name| json::number_at(after, &path(name)).map(|number| number.to_string());
     want("page_id", number("page_id"), link.page_id.map(|number| number.to_string()));

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use axum::{extract::Query, http::Uri};
 
 use super::workspace::Workspace;
 use crate::proxy::Proxy;
@@ -280,6 +281,21 @@ impl MediaWiki {
     /// What the script said.
     pub fn load(&self, wiki: &str, operations: &str) -> anyhow::Result<()> {
         self.part.call("load", &[wiki], Some(operations.as_bytes())).map(drop)
+    }
+
+    /// Parameters of the requests that the wiki had since this was last asked, in order.
+    ///
+    /// # Errors
+    /// The file of requests cannot be read.
+    pub fn requests(&self, wiki: &str) -> anyhow::Result<Vec<BTreeMap<String, String>>> {
+        let file = self.part.folder.join(format!("requests.{wiki}"));
+        let lines = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        std::fs::write(&file, "")?;
+        let parameters = |line: &str| {
+            let url: Uri = format!("http://wiki/?{line}").parse().with_context(|| line.to_owned())?;
+            Ok(Query::try_from_uri(&url).with_context(|| line.to_owned())?.0)
+        };
+        lines.lines().map(parameters).collect()
     }
 
     /// What the wiki's database holds; see `truth.php`.

@@ -199,6 +199,8 @@ impl<T> Turns<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn domain(name: &str) -> Domain {
@@ -217,6 +219,33 @@ mod tests {
         let order: Vec<i32> = std::iter::from_fn(|| turns.pop()).collect();
         assert_eq!(order, [0, 100, 200, 1, 201, 2, 3, 4]);
         assert!(turns.is_empty() && turns.of.is_empty() && turns.order.is_empty(), "nothing is kept for a wiki");
+    }
+
+    proptest! {
+        #[test]
+        fn who_waits_is_passed_by_each_other_wiki_once_at_most(steps in prop::collection::vec((0u8..6, any::<bool>()), 0..200)) {
+            let mut turns = Turns::default();
+            let mut waiting: HashMap<u8, usize> = HashMap::new();
+            // How often others had their turn since this wiki had one, or began to wait.
+            let mut passed: HashMap<(u8, u8), usize> = HashMap::new();
+            for (wiki, enters) in steps {
+                if enters {
+                    turns.push(&domain(&format!("w{wiki}.org")), wiki);
+                    *waiting.entry(wiki).or_default() += 1;
+                    continue;
+                }
+                let Some(next) = turns.pop() else { continue };
+                let left = waiting.get_mut(&next).expect("it waited");
+                *left -= 1;
+                passed.retain(|(of, _), _| *of != next);
+                for (of, _) in waiting.iter().filter(|(of, left)| **of != next && **left > 0) {
+                    let times = passed.entry((*of, next)).or_default();
+                    *times += 1;
+                    prop_assert!(*times <= 1, "w{next} had its turn {times} times while w{of} waited");
+                }
+            }
+            prop_assert_eq!(turns.len(), waiting.values().sum::<usize>());
+        }
     }
 
     #[tokio::test]

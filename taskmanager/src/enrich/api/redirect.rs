@@ -18,8 +18,9 @@ pub(crate) struct Redirects(pub(crate) Client);
 pub(crate) struct RedirectAsk {
     /// Its id.
     pub(crate) page_id: i64,
-    /// Titles that it may have, with spaces: the event's, and the one that the API knew it by.
-    pub(crate) titles: Vec<String>,
+    /// Its title, with spaces, as the API has just known it. `None` where only the event tells: it may have been moved since,
+    /// and the redirect that it left behind may be asked for beside it.
+    pub(crate) title: Option<String>,
 }
 
 /// `page.redirect_page_link`.
@@ -160,10 +161,10 @@ fn find(query: &Query<'_>, ask: &RedirectAsk, alone: bool) -> Finding {
         return Finding::NoLink;
     }
     let mut hops = query.redirects.iter();
-    let hop = hops.find(|hop| ask.titles.iter().any(|title| *title == hop.from)).or_else(|| {
-        // Alone, the page is where the chain begins, whatever it is called by now.
+    let hop = hops.find(|hop| ask.title.as_ref().is_some_and(|title| *title == hop.from)).or_else(|| {
+        // Alone, the page is where the chain begins, whatever it is called by now; the API names the hops of a circle in order.
         let begins = |hop: &&Hop<'_>| query.redirects.iter().all(|other| other.to != hop.from);
-        query.redirects.iter().find(begins).filter(|_| alone)
+        query.redirects.iter().find(begins).or(query.redirects.first()).filter(|_| alone)
     });
     let Some(hop) = hop else {
         return if alone || query.redirects.is_empty() { Finding::NoLink } else { Finding::AskAlone };
@@ -202,7 +203,7 @@ mod tests {
 
     fn find_in(query: &str, page_id: i64, title: &str, alone: bool) -> Finding {
         let query: Query<'_> = serde_json::from_str(query).expect("a query");
-        find(&query, &RedirectAsk { page_id, titles: vec![title.to_owned()] }, alone)
+        find(&query, &RedirectAsk { page_id, title: Some(title.to_owned()).filter(|title| !title.is_empty()) }, alone)
     }
 
     #[test]
@@ -222,6 +223,20 @@ mod tests {
         assert_eq!(find_in(chain, 3, "C", false), Finding::NoLink);
         assert_eq!(find_in(r#"{"pages":[{"pageid":1,"missing":true}]}"#, 1, "A", true), Finding::NoLink);
         assert_eq!(find_in(r#"{"redirects":[],"pages":[]}"#, 1, "A", false), Finding::NoLink);
+    }
+
+    #[test]
+    fn a_title_that_is_not_known_is_never_guessed_among_others() {
+        // Page 1 was moved from A to B; page 2 is the redirect that this left behind.
+        let both = r#"{"redirects":[{"from":"A","to":"B"},{"from":"B","to":"C"}],"pages":[{"pageid":3,"title":"C"}]}"#;
+        let to_c = Link { page_title: "C".to_owned(), page_id: Some(3), is_redirect: Some(false), ..Link::default() };
+        assert_eq!(find_in(both, 1, "B", false), Finding::Link(to_c));
+        assert_eq!(find_in(both, 2, "A", false), Finding::AskForTarget("B".to_owned()));
+        assert_eq!(find_in(both, 1, "", false), Finding::AskAlone);
+        let circle = r#"{"redirects":[{"from":"A","to":"B"},{"from":"B","to":"A"}]}"#;
+        assert_eq!(find_in(circle, 1, "", true), Finding::AskForTarget("B".to_owned()));
+        let itself = r#"{"redirects":[{"from":"A","to":"A"}]}"#;
+        assert_eq!(find_in(itself, 1, "A", false), Finding::AskForTarget("A".to_owned()));
     }
 
     #[test]
