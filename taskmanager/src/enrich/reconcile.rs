@@ -25,8 +25,8 @@ use super::{
     metrics::Metrics,
     output::{self, FRAMING_BYTES},
     prune::unknown_fields,
-    retry::{Attempts, Decision, Moment, RetryPolicy},
-    routes::{self, Effect, Kind},
+    retry::{Attempts, Decision, Moment, RetryPolicy, asks_alone},
+    routes::Kind,
     validate::Schema,
 };
 use crate::record::{Destination, Outcome, OutputRecord, SourceRecord};
@@ -201,9 +201,7 @@ impl ReconcileEnricher {
                 Decision::GiveUp => return Err(given_up(fault, attempts)),
                 Decision::Retry(wait) => {
                     self.metrics.count_retry();
-                    // One revision can make the API fail for all of a batch: from the second failure on, each alone.
-                    let may_be_its_own = fault.route() == routes::Route::Retry && fault.effect() != Effect::Overloaded;
-                    alone = may_be_its_own && attempts.failed >= 2;
+                    alone = asks_alone(&fault, attempts);
                     sleep(wait).await;
                 }
             }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use weir_common::config::{NotFound, Retry};
 
-use super::{fault::Fault, routes::Route};
+use super::{
+    fault::Fault,
+    routes::{Effect, Kind, Route},
+};
 
 /// The settings that decide.
 #[derive(Clone, Debug)]
@@ -42,6 +45,17 @@ pub(crate) struct Moment {
     pub(crate) age: Option<Duration>,
     /// A random number in `[0, 1)`.
     pub(crate) chance: f64,
+}
+
+/// Whether to ask apart from others now: one revision can make the API fail for all that are asked for with it.
+pub(crate) fn asks_alone(fault: &Fault, attempts: Attempts) -> bool {
+    let failures = match (fault.kind, fault.effect()) {
+        // Mostly the endpoint's own state, but proxies say so too when one request has brought a server down.
+        (Kind::Unavailable, _) => 5,
+        (_, Effect::Overloaded) => return false,
+        _ => 2,
+    };
+    fault.route() == Route::Retry && attempts.failed >= failures
 }
 
 impl RetryPolicy {

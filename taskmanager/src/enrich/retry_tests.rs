@@ -97,3 +97,20 @@ fn decisions() {
         assert_eq!(policy().decide(&mut attempts, &fault, moment), wanted, "{name}");
     }
 }
+
+#[test]
+fn alone_once_the_revision_may_be_to_blame() {
+    let table = [
+        (Kind::OtherApiError, Some(2)),
+        (Kind::Timeout, Some(2)),
+        (Kind::Unavailable, Some(5)),
+        (Kind::MaxLag, None),
+        (Kind::TooManyRequests, None),
+        (Kind::BadRevision, None),
+    ];
+    for (kind, wanted) in table {
+        let alone = |failed: &u32| asks_alone(&fault(kind), Attempts { failed: *failed, not_found: 3 });
+        assert_eq!((0..10).find(alone), wanted, "{kind:?}");
+        assert!((wanted.unwrap_or(10)..10).all(|failed| alone(&failed)), "{kind:?}");
+    }
+}

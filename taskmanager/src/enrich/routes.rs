@@ -90,6 +90,8 @@ kinds! {
     ApiRateLimited: "RateLimited", Retry, Overloaded, "error `ratelimited`";
     ReadDenied: "ReadApiDenied", ErrorEvent, Answers, "errors `readapidenied`, `permissiondenied`";
     TooManyValues: "ApiError", Split, Answers, "error `toomanyvalues`";
+    UnknownModel: "UnknownContentModel", Split, Answers, "error `internal_api_error_MWUnknownContentModelException`: the wiki has no code any more for the content model of a revision, and fails for all that are asked for with it";
+    PageDenied: "ReadApiDenied", Split, Answers, "error `accessdenied`: a page that not everybody may read, on a wiki that everybody may";
     OtherApiError: "ApiError", Retry, Answers, "any other error: `internal_api_error_…`, `readonly`, unknown ones";
     // One revision in an answer that is fine otherwise.
     BadRevision: "BadRevision", RetryWhileYoung, Answers, "the revision is in `badrevids`: replica lag, or deleted";

@@ -53,6 +53,14 @@ $wgHooks['MediaWikiServices'][] = static function ( $services ) {
 		$registry->defineRoleWithModel( 'extra', CONTENT_MODEL_JSON );
 	} );
 };
+// A page that nobody may read: the API fails for all that are asked for with it.
+$wgHooks['getUserPermissionsErrors'][] = static function ( $title, $user, $action, &$result ) {
+	if ( $action !== 'read' || $title->getPrefixedText() !== 'Secret page' ) {
+		return true;
+	}
+	$result = [ 'badaccess-group0' ];
+	return false;
+};
 // A revision that makes the API fail for all that are asked for with it.
 $wgContentHandlers['weir-broken'] = static function () {
 	return new class( 'weir-broken' ) extends TextContentHandler {

@@ -284,6 +284,8 @@ fn api_fault(domain: &Domain, error: &ApiError<'_>, retry_after: Option<Duration
         "ratelimited" => Kind::ApiRateLimited,
         "readapidenied" | "permissiondenied" => Kind::ReadDenied,
         "toomanyvalues" => Kind::TooManyValues,
+        "internal_api_error_MWUnknownContentModelException" => Kind::UnknownModel,
+        "accessdenied" => Kind::PageDenied,
         // `internal_api_error_<class>` with HTTP 200, `readonly`, and what is not known: it may pass, and it ends as an
         // error event if it does not.
         _ => Kind::OtherApiError,

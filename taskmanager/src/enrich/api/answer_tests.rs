@@ -146,6 +146,8 @@ fn errors_with_http_200() {
         ("readapidenied", Kind::ReadDenied),
         ("permissiondenied", Kind::ReadDenied),
         ("toomanyvalues", Kind::TooManyValues),
+        ("internal_api_error_MWUnknownContentModelException", Kind::UnknownModel),
+        ("accessdenied", Kind::PageDenied),
         ("internal_api_error_DBQueryError", Kind::OtherApiError),
         ("readonly", Kind::OtherApiError),
         ("brand-new", Kind::OtherApiError),

@@ -134,7 +134,8 @@ fn models() -> Vec<Kind> {
         of("Plain text", "text", "<b>"),
         raw_with("Broken JSON", b"{\"a\":", Then::Stored, "model", "json"),
         // The wiki has no code for it, as after an extension is gone: the API fails for whatever is asked for with it.
-        raw_with("Unknown model", b"{}", Then::Error("ApiError"), "model", "no-such-model"),
+        raw_with("Unknown model", b"{}", Then::Error("UnknownContentModel"), "model", "no-such-model"),
+        Kind::new("Secret page", Then::Error("ReadApiDenied"), vec![save("Secret page", "wikitext", "x")]),
         // The same by a fault that the API does not name.
         raw_with("Broken model", b"{}", Then::Error("ApiError"), "model", "weir-broken"),
     ]
