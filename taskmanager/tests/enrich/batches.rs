@@ -133,24 +133,39 @@ async fn redirects_are_looked_up_together_by_page_ids() {
     for (outcome, id) in outcomes.iter().zip(1..) {
         let link = &output(outcome)["page"]["redirect_page_link"];
         assert_eq!(link["page_title"], format!("Target_{id}"));
-        assert_eq!(link["page_id"], 1000 + id);
+        assert_eq!((&link["page_id"], &link["is_redirect"]), (&json!(1000 + id), &json!(id % 2 == 0)));
     }
-    assert_eq!(stub.asked().len(), 2, "one request for the content, one for the links");
+    let asked = stub.asked();
+    assert_eq!(asked.len(), 3, "one request for the content, one for the links, one for targets that are redirects");
+    assert_eq!(asked[2].2["titles"].split('|').count(), 25);
 }
 
-/// Pages `Page <id>` that redirect to `Target <id>`, page 1000 + id.
+/// Pages `Page <id>` that redirect to `Target <id>`, page 1000 + id; those with even ids redirect to `End`.
 fn redirects((_, _, params): &Asked) -> (u16, Vec<(&'static str, String)>, String) {
     let ids = |name: &str| {
         let ids = params.get(name).into_iter().flat_map(|ids| ids.split('|'));
-        ids.map(|id| id.parse::<i64>().expect("a number")).collect::<Vec<_>>()
+        ids.map(|id| id.trim_start_matches("Target ").parse::<i64>().expect("a number")).collect::<Vec<_>>()
     };
     let revision = |id: &i64| {
         let slot = json!({"contentmodel": "wikitext", "contentformat": "text/x-wiki", "content": "x"});
         json!({"pageid": id, "ns": 0, "title": format!("Page {id}"), "revisions": [{"revid": id, "slots": {"main": slot}}]})
     };
-    let hop = |id: &i64| json!({"from": format!("Page {id}"), "to": format!("Target {id}")});
-    let target = |id: &i64| json!({"pageid": 1000 + id, "ns": 0, "title": format!("Target {id}")});
-    let redirects: Vec<_> = ids("pageids").iter().map(hop).collect();
-    let pages: Vec<_> = ids("revids").iter().map(revision).chain(ids("pageids").iter().map(target)).collect();
+    let is_redirect = |id: &i64| id % 2 == 0;
+    let hops = |id: &i64| {
+        let target = format!("Target {id}");
+        let mut hops = vec![json!({"from": format!("Page {id}"), "to": target})];
+        hops.extend(Some(json!({"from": target, "to": "End"})).filter(|_| is_redirect(id)));
+        hops
+    };
+    let target = |id: &i64| {
+        let mut page = json!({"pageid": 1000 + id, "ns": 0, "title": format!("Target {id}")});
+        if is_redirect(id) {
+            page["redirect"] = true.into();
+        }
+        page
+    };
+    let redirects: Vec<_> = ids("pageids").iter().flat_map(hops).collect();
+    let targets = ids("pageids").into_iter().filter(|id| !is_redirect(id)).chain(ids("titles"));
+    let pages: Vec<_> = ids("revids").iter().map(revision).chain(targets.map(|id| target(&id))).collect();
     (200, Vec::new(), json!({"batchcomplete": true, "query": {"redirects": redirects, "pages": pages}}).to_string())
 }

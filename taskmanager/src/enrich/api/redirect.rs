@@ -1,6 +1,9 @@
 //! Where a redirect page leads: its first hop, asked by page id, since `redirects` is ignored next to `revids`.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -101,15 +104,24 @@ impl Lookup for Redirects {
     type Answer = Option<Link>;
 
     async fn look_up(&self, domain: &Domain, asks: &[RedirectAsk]) -> Vec<Result<Option<Link>, Fault>> {
-        let findings = self.findings(domain, asks).await;
-        let mut links = Vec::with_capacity(asks.len());
-        for (ask, finding) in asks.iter().zip(findings) {
-            links.push(match finding {
-                Ok(finding) => self.settle(domain, ask, finding).await,
-                Err(fault) => Err(fault),
-            });
+        let mut findings = self.findings(domain, asks).await;
+        for (ask, finding) in asks.iter().zip(&mut findings) {
+            if matches!(finding, Ok(Finding::AskAlone)) {
+                let found = self.query(domain, std::slice::from_ref(ask)).await;
+                *finding = found.map(|mut found| found.pop().unwrap_or(Finding::NoLink));
+            }
         }
-        links
+        let titles = findings.iter().filter_map(|finding| match finding {
+            Ok(Finding::AskForTarget(title)) => Some(title.clone()),
+            _ => None,
+        });
+        let targets = self.targets(domain, titles.collect()).await;
+        let settle = |finding: Result<Finding, Fault>| match finding? {
+            Finding::Link(link) => Ok(Some(link)),
+            Finding::AskForTarget(title) => targets.get(&title).cloned().unwrap_or(Ok(None)),
+            Finding::NoLink | Finding::AskAlone => Ok(None),
+        };
+        findings.into_iter().map(settle).collect()
     }
 }
 
@@ -138,21 +150,55 @@ impl Redirects {
         Ok(asks.iter().map(|ask| find(&query, ask, asks.len() == 1)).collect())
     }
 
-    async fn settle(&self, domain: &Domain, ask: &RedirectAsk, finding: Finding) -> Result<Option<Link>, Fault> {
-        let finding = match finding {
-            Finding::AskAlone => self.query(domain, std::slice::from_ref(ask)).await?.pop().unwrap_or(Finding::NoLink),
-            other => other,
-        };
-        match finding {
-            Finding::Link(link) => Ok(Some(link)),
-            Finding::AskForTarget(title) => {
-                let answer = self.0.query(domain, &[("prop", "info"), ("titles", &title)]).await?;
-                let (query, _) = read_query::<Query<'_>>(domain, &answer)?;
-                Ok(query.pages.iter().find(|page| page.title == title).and_then(|page| link_to(page, page.redirect)))
+    /// The pages with these titles, as targets of redirects. Those that the API leaves out are left out.
+    async fn targets(&self, domain: &Domain, titles: BTreeSet<String>) -> Targets {
+        let mut targets = Targets::new();
+        let mut chunks = chunks(titles);
+        while let Some(mut chunk) = chunks.pop() {
+            match self.query_titles(domain, &chunk).await {
+                Ok(found) => targets.extend(found),
+                Err(fault) if fault.route() == Route::Split && chunk.len() > 1 => {
+                    let upper = chunk.split_off(chunk.len() / 2);
+                    chunks.extend([upper, chunk]);
+                }
+                Err(fault) => targets.extend(chunk.into_iter().map(|title| (title, Err(fault.clone())))),
             }
-            Finding::NoLink | Finding::AskAlone => Ok(None),
+        }
+        targets
+    }
+
+    async fn query_titles(&self, domain: &Domain, titles: &[String]) -> Result<Targets, Fault> {
+        self.0.metrics().count_batch(titles.len());
+        let answer = self.0.query(domain, &[("prop", "info"), ("titles", &titles.join("|"))]).await?;
+        let (query, _) = read_query::<Query<'_>>(domain, &answer)?;
+        let target = |page: &Page<'_>| (page.title.clone().into_owned(), Ok(link_to(page, page.redirect)));
+        Ok(query.pages.iter().map(target).collect())
+    }
+}
+
+/// By title, with spaces.
+type Targets = BTreeMap<String, Result<Option<Link>, Fault>>;
+
+/// Most bytes of titles in one request, as they are in its URL: servers take lines of 8 KB.
+const TITLES_BYTES_MAX: usize = 6000;
+
+/// Titles to ask for together: as many as a URL may hold. There are no more than pages that were asked for.
+fn chunks(titles: BTreeSet<String>) -> Vec<Vec<String>> {
+    let mut chunks: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for title in titles {
+        // Anything may be escaped, and a separator is.
+        let size = 3 * (title.len() + 1);
+        bytes += size;
+        match chunks.last_mut().filter(|_| bytes <= TITLES_BYTES_MAX) {
+            Some(chunk) => chunk.push(title),
+            None => {
+                bytes = size;
+                chunks.push(vec![title]);
+            }
         }
     }
+    chunks
 }
 
 fn find(query: &Query<'_>, ask: &RedirectAsk, alone: bool) -> Finding {
@@ -237,6 +283,16 @@ mod tests {
         assert_eq!(find_in(circle, 1, "", true), Finding::AskForTarget("B".to_owned()));
         let itself = r#"{"redirects":[{"from":"A","to":"A"}]}"#;
         assert_eq!(find_in(itself, 1, "A", false), Finding::AskForTarget("A".to_owned()));
+    }
+
+    #[test]
+    fn targets_are_asked_for_together_as_a_url_bears_it() {
+        let titles: BTreeSet<String> = (0..50).map(|number| format!("Page {number}")).collect();
+        assert_eq!(chunks(titles.clone()), [titles.into_iter().collect::<Vec<_>>()]);
+        let long: BTreeSet<String> = (0..50).map(|number| format!("{number:0>255}")).collect();
+        let chunks = chunks(long.clone());
+        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 7, 7, 7, 7, 7, 1]);
+        assert_eq!(chunks.into_iter().flatten().collect::<BTreeSet<_>>(), long);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Kind {
 }
 
 /// Pages of this size, so many: more than one answer may hold.
-pub(super) const BIG: usize = 6;
+pub(super) const BIG: usize = 5;
 
 /// Revisions of one page.
 pub(super) const MANY: usize = 120;

@@ -25,7 +25,10 @@ use crate::{
         event::Expected,
         json::{number_at, text_at},
         read,
-        truth::{Answer, Link, Truth, mediawiki::MediaWikis},
+        truth::{
+            Answer, Link, Truth,
+            mediawiki::{MediaWikis, Revision},
+        },
     },
     events::ODD_WIKIS,
     harness::{
@@ -44,6 +47,9 @@ const HIGH_LIMITS: Wiki = ODD_WIKIS[2];
 
 /// Revisions of the wiki that allows 500 together.
 const HIGH: usize = 200;
+
+/// `$wgAPIMaxResultSize`, and the default of `enrich.batch_bytes`.
+const API_CAP: i64 = 8 << 20;
 
 /// Retries that end soon; time for a burst to come together, whatever else the machine does.
 const SETTINGS: [(&str, &str); 2] =
@@ -69,6 +75,9 @@ pub(super) async fn every_kind(environment: Arc<Environment>) -> anyhow::Result<
     ensure!(asked.iter().all(|query| query.get("maxlag").is_some_and(|lag| lag == "5")), "asked without maxlag");
     let redirects = asked.iter().filter_map(|query| Some(query.get("pageids")?.split('|').count())).max();
     ensure!(redirects >= Some(10), "redirects are not looked up together: {redirects:?} at most");
+    let targets = asked.iter().filter(|query| query.contains_key("titles")).count();
+    ensure!(targets <= 4, "{targets} requests for targets that are redirects themselves");
+    within_the_cap(&truth, &asked)?;
     high_limits(&environment, &server, &truth).await
 }
 
@@ -185,6 +194,22 @@ fn overridden(wanted: Wanted, input: &Record, truth: &MediaWikis) -> Expected {
 
 fn source_stream(job: &Job) -> String {
     job.source_topics()[0].trim_start_matches("eqiad.").to_owned()
+}
+
+/// Declared sizes are true here: what is asked for together fits into an answer, and only what never fits is continued.
+fn within_the_cap(truth: &MediaWikis, asked: &[Query]) -> anyhow::Result<()> {
+    let bytes = |revision: &Revision| revision.slots.values().map(|slot| slot.content_size).sum::<i64>();
+    let all = truth.revisions().into_iter().filter(|(domain, _)| *domain == ODD.1);
+    let size_of: HashMap<i64, i64> = all.map(|(_, revision)| (revision.rev_id, bytes(revision))).collect();
+    for query in asked {
+        let Some(ids) = query.get("revids") else { continue };
+        let ids: Vec<i64> = ids.split('|').map(str::parse).collect::<Result<_, _>>()?;
+        let bytes: i64 = ids.iter().filter_map(|id| size_of.get(id)).sum();
+        ensure!(ids.len() == 1 || bytes <= API_CAP, "{} revisions of {bytes} bytes were asked for together", ids.len());
+        let continued = query.contains_key("rvcontinue");
+        ensure!(!continued || bytes > API_CAP, "{bytes} bytes in {} revisions had to be continued", ids.len());
+    }
+    Ok(())
 }
 
 /// How many revisions each request asked for, continuations left out.
