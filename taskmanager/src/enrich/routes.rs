@@ -100,7 +100,7 @@ kinds! {
     LoneTooLarge: "ContentTooLarge", ErrorEvent, Answers, "the API never gets past the revision: over its own cap for an answer";
     SlotsMissing: "SlotsMissing", ErrorEvent, Answers, "`slotsmissing`: the wiki has lost them";
     SlotMissing: "SlotMissing", ErrorEvent, Answers, "slot `missing`, or a slot of the event is not there";
-    TextMissing: "TextMissing", ErrorEvent, Answers, "`textmissing`: the wiki has lost it";
+    TextMissing: "TextMissing", ErrorEvent, Answers, "`textmissing`, or an empty text that has a size, as MediaWiki shows one that is marked as lost: the wiki has lost it";
     BadContentFormat: "BadContentFormat", ErrorEvent, Answers, "`badcontentformat`";
     NoContent: "NoContent", ErrorEvent, Answers, "no slots, or a slot without content and without any of these marks";
     BadContent: "BadContent", ErrorEvent, Answers, "content that is no valid Unicode text (half a surrogate pair)";

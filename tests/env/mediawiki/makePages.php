@@ -6,7 +6,8 @@
 //   {"op":"store","title":"T","hex":"..."}       what the newest revision has in its main slot becomes these bytes, past all
 //        that MediaWiki does to a text before it saves it; a slot that is not there is added. "role", "model", "flags"
 //        (`utf-8`, `utf-8,gzip`) and "repeat" (so many times these bytes) may be given
-//   {"op":"lose","title":"T","what":"text"}      deletes the newest revision's text; "slots": all rows that name its slots
+//   {"op":"lose","title":"T","what":"text"}      deletes the newest revision's text; "content": what says where it is;
+//        "slots": all rows that name its slots; "page": the page's row alone; "known": the text is marked as lost
 //   {"op":"hide","title":"T"}      hides the text of the newest revision but one (the newest cannot be hidden)
 //        "bits":N       hides these instead: 1 text, 2 comment, 4 user, 8 from administrators too
 //   {"op":"move","title":"T","to":"U"}           "redirect":false leaves none behind
@@ -133,15 +134,25 @@ class MakePages extends Maintenance {
 	}
 
 	private function lose( Title $title, string $what ) {
-		$revision = $this->newest( $title )->getId();
-		if ( $what === 'slots' ) {
-			$this->db->delete( 'slots', [ 'slot_revision_id' => $revision ], __METHOD__ );
-			return;
+		$slots = [ 'slot_revision_id' => $this->newest( $title )->getId() ];
+		$contents = [ 'content_id' => $this->db->selectFieldValues( 'slots', 'slot_content_id', $slots, __METHOD__ ) ];
+		$addresses = $this->db->selectFieldValues( 'content', 'content_address', $contents, __METHOD__ );
+		$texts = [ 'old_id' => array_map( static fn ( $address ) => substr( $address, 3 ), $addresses ) ];
+		switch ( $what ) {
+			case 'text':
+				return $this->db->delete( 'text', $texts, __METHOD__ );
+			case 'content':
+				return $this->db->delete( 'content', $contents, __METHOD__ );
+			case 'slots':
+				return $this->db->delete( 'slots', $slots, __METHOD__ );
+			case 'page':
+				return $this->db->delete( 'page', [ 'page_id' => $title->getArticleID( Title::READ_LATEST ) ], __METHOD__ );
+			case 'known':
+				// As maintenance/findBadBlobs.php marks it.
+				return $this->db->update( 'content', [ 'content_address' => 'bad:' . urlencode( $addresses[0] ) ], $contents, __METHOD__ );
+			default:
+				$this->fatalError( "$what cannot be lost" );
 		}
-		$contents = $this->db->selectFieldValues( 'slots', 'slot_content_id', [ 'slot_revision_id' => $revision ], __METHOD__ );
-		$addresses = $this->db->selectFieldValues( 'content', 'content_address', [ 'content_id' => $contents ], __METHOD__ );
-		$texts = array_map( static fn ( $address ) => substr( $address, 3 ), $addresses );
-		$this->db->delete( 'text', [ 'old_id' => $texts ], __METHOD__ );
 	}
 
 	private function hide( Title $title, int $bits ) {

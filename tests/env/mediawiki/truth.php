@@ -27,6 +27,9 @@ foreach ( $rows as $row ) {
 		foreach ( array_filter( explode( ',', $slot['old_flags'] ?? '' ) ) as $flag ) {
 			if ( $flag === 'gzip' ) {
 				$text = gzinflate( $text );
+			} elseif ( $flag === 'external' ) {
+				// It is elsewhere, or nowhere.
+				$text = null;
 			} elseif ( $flag !== 'utf-8' ) {
 				fwrite( STDERR, "revision {$row['rev_id']}: text is stored as '{$slot['old_flags']}'\n" );
 				exit( 1 );

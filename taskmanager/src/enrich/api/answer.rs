@@ -251,6 +251,10 @@ fn read_slot(role: &str, slot: SlotPart<'_>, revision_hidden: bool) -> Result<Sl
         _ if slot.missing => return missing(Kind::SlotMissing, "missing"),
         _ if slot.textmissing => return missing(Kind::TextMissing, "textmissing"),
         _ if slot.badcontentformat => return missing(Kind::BadContentFormat, "badcontentformat"),
+        // MediaWiki answers so for a text that its operators have marked as lost.
+        Some(raw) if raw.get() == "\"\"" && slot.size.is_some_and(|size| size > 0) => {
+            return missing(Kind::TextMissing, "the text is empty, but has a size");
+        }
         Some(raw) if raw.get().starts_with('"') => Content::Text(
             compact(raw)
                 .ok_or_else(|| (Kind::BadContent, format!("slot {role}: the content is no valid Unicode text")))?,

@@ -17,6 +17,7 @@ fn faults_of_slots() {
     for (slot, wanted) in [
         (r#"{"missing":true}"#, Kind::SlotMissing),
         (r#"{"textmissing":true}"#, Kind::TextMissing),
+        (r#"{"size":3,"content":""}"#, Kind::TextMissing),
         (r#"{"badcontentformat":true}"#, Kind::BadContentFormat),
         (r#"{"contentmodel":"wikitext"}"#, Kind::NoContent),
         (r#"{"content":7}"#, Kind::NoContent),
@@ -25,6 +26,11 @@ fn faults_of_slots() {
         (r#"{"content":"\ud800"}"#, Kind::BadContent),
     ] {
         assert_eq!(read_one_slot(slot).expect_err(slot).kind, wanted, "{slot}");
+    }
+    for empty in [r#"{"size":0,"content":""}"#, r#"{"content":""}"#] {
+        assert!(
+            matches!(&read_one_slot(empty).expect("content").slots["main"].content, Content::Text(text) if text.get() == "\"\"")
+        );
     }
     let hidden = read_one_slot(r#"{"contentmodel":"wikitext","texthidden":true}"#).expect("hidden is no fault");
     assert!(matches!(hidden.slots["main"].content, Content::Hidden));

@@ -147,16 +147,23 @@ fn slots() -> Vec<Kind> {
     let unheard = json!({"op": "store", "title": "Unheard-of role", "role": "unheard-of", "model": "json",
         "hex": hexadecimal(b"{\"x\":1}")});
     let lose = |title: &str, what: &str| json!({"op": "lose", "title": title, "what": what});
+    let lost = |title: &str, what: &str, error_type| {
+        Kind::new(title, Then::Error(error_type), vec![save(title, "wikitext", "soon lost"), lose(title, what)])
+    };
     let broken = json!({"op": "store", "title": "Two slots, one lost", "role": "extra", "model": "text", "hex": "78"});
     vec![
         Kind::new("Two slots", Then::Stored, vec![two]),
         saved("Unheard-of role", "x").more(unheard),
-        Kind::new("Lost text", Then::Error("TextMissing"), vec![])
-            .more(save("Lost text", "wikitext", "soon lost"))
-            .more(lose("Lost text", "text")),
-        Kind::new("Lost slots", Then::Error("SlotsMissing"), vec![])
-            .more(save("Lost slots", "wikitext", "x"))
-            .more(lose("Lost slots", "slots")),
+        lost("Lost text", "text", "TextMissing"),
+        lost("Lost slots", "slots", "SlotsMissing"),
+        lost("Lost content", "content", "SlotsMissing"),
+        // Marked as lost: the API shows an empty text.
+        lost("Known to be lost", "known", "TextMissing"),
+        // In a store that does not answer: it may be back, so it is asked for again.
+        Kind {
+            stored: None,
+            ..raw_with("Stored elsewhere", b"DB://nowhere/1", Then::Error("ApiError"), "flags", "utf-8,external")
+        },
         Kind::new("Two slots, one lost", Then::Error("TextMissing"), vec![])
             .more(save("Two slots, one lost", "wikitext", "soon lost too"))
             .more(broken)
