@@ -26,6 +26,36 @@ pub struct ResolvedStreams {
     pub error_sink: OutputStream,
 }
 
+/// How the stream configuration differs from what the job runs with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Topics that the source has beside those that are read.
+    pub new_topics: Vec<String>,
+    /// What a running job cannot follow, in words: streams that are written are another now, topics of the source are not
+    /// named any more.
+    pub others: Vec<String>,
+}
+
+impl ResolvedStreams {
+    /// What is new in `found` for a job that runs with `self`.
+    #[must_use]
+    pub fn changes(&self, found: &Self) -> Changes {
+        let beside = |some: &[String], others: &[String]| {
+            some.iter().filter(|topic| !others.contains(topic)).cloned().collect::<Vec<_>>()
+        };
+        let mut others: Vec<String> = beside(&self.source_topics, &found.source_topics)
+            .into_iter()
+            .map(|topic| format!("source topic `{topic}` is not named any more, and still read"))
+            .collect();
+        for (ours, theirs) in [(&self.sink, &found.sink), (&self.error_sink, &found.error_sink)] {
+            if ours != theirs {
+                others.push(format!("stream `{}` is {theirs} now, and still written as {ours}", ours.stream));
+            }
+        }
+        Changes { new_topics: beside(&found.source_topics, &self.source_topics), others }
+    }
+}
+
 /// A stream that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputStream {
@@ -37,6 +67,13 @@ pub struct OutputStream {
     pub schema_uri: String,
     /// In the stream configuration's order; empty: records have no key.
     pub message_key_fields: Vec<KeyField>,
+}
+
+impl fmt::Display for OutputStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&str> = self.message_key_fields.iter().map(|field| field.path.as_str()).collect();
+        write!(f, "topic `{}`, schema {}, keyed by [{}]", self.topic, self.schema_uri, keys.join(", "))
+    }
 }
 
 /// One field of a message key.

@@ -107,6 +107,20 @@ async fn server(answers: Vec<(u16, String)>) -> (String, tokio::task::JoinHandle
     (address, asked)
 }
 
+#[test]
+fn what_the_source_has_got_is_told_from_what_a_running_job_cannot_follow() {
+    let running = expected();
+    assert_eq!(running.changes(&running), Changes::default());
+    let mut found = expected();
+    let gone = std::mem::replace(&mut found.source_topics[0], "drmrs.new".to_owned());
+    found.sink.schema_uri.push('0');
+    let changes = running.changes(&found);
+    assert_eq!(changes.new_topics, ["drmrs.new"]);
+    let [topic, stream] = &changes.others[..] else { panic!("{changes:?}") };
+    assert!(topic.contains(&gone), "{topic}");
+    assert!(stream.contains(&found.sink.schema_uri) && stream.contains(&running.sink.topic), "{stream}");
+}
+
 #[tokio::test]
 async fn the_api_is_asked_by_its_route_with_its_own_host_and_again_after_trouble() {
     let mut config = config("reconcile.app.config.yaml");

@@ -97,15 +97,12 @@ pub(crate) async fn prepare(
     } else {
         snapshots.claim(plan.leader_epoch).await?;
     }
-    let backend = KafkaBackend {
-        kafka,
-        source_topics: streams.source_topics,
-        splits_per_partition: config.job.splits_per_partition,
-    };
+    let backend = KafkaBackend::new(kafka, streams.source_topics.clone(), config.job.splits_per_partition);
     Ok(Parts {
         config: Arc::clone(config),
         config_digest: config.digest(),
         job: job_spec,
+        streams,
         backend: Arc::new(backend),
         snapshots,
         index,

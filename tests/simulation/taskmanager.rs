@@ -251,6 +251,7 @@ impl World {
                 let ttl = Duration::from_millis(ttl_ms);
                 taskmanager.lease = Some(Arc::new(Lease::new(grant, ttl, self.time.instant(pid))));
             }
+            Effect::LimitRequests(_) => {}
             Effect::Renew { ttl_ms } => {
                 if let (Some(lease), Some(sent)) = (&taskmanager.lease, taskmanager.answered) {
                     lease.renew(sent, Duration::from_millis(ttl_ms));

@@ -369,6 +369,7 @@ fn timers(config: &Config, found: &mut Found) {
         "raise it; 10 min is the default",
     );
     found.some_time("partition.discovery.interval", config.partition.discovery.interval);
+    found.some_time("stream_config.refresh_interval", config.stream_config.refresh_interval);
     found.some_time("storage.s3.request_timeout", config.storage.s3.request_timeout);
     found.some_time("enrich.request_timeout", config.enrich.request_timeout);
     let retry = &config.enrich.retry;
@@ -403,6 +404,7 @@ fn counts(config: &Config, found: &mut Found) {
     let count = |number: usize| number as u64;
     found.some("checkpoint.retained", count(config.checkpoint.retained));
     found.some("enrich.max_concurrent_requests", count(enrich.max_concurrent_requests));
+    found.some("enrich.max_concurrent_requests_per_job", count(enrich.max_concurrent_requests_per_job));
     found.some("enrich.retry.max_attempts", u64::from(enrich.retry.max_attempts));
     found.some("enrich.not_found.max_attempts", u64::from(enrich.not_found.max_attempts));
     found.some("enrich.batch_bytes", enrich.batch_bytes.0);

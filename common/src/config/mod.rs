@@ -61,6 +61,9 @@ pub struct Config {
     /// Discovery of partitions.
     #[serde(default)]
     pub partition: Partition,
+    /// How often the stream configuration is read again.
+    #[serde(default)]
+    pub stream_config: StreamConfig,
     /// How soon a silent taskmanager counts as lost.
     #[serde(default)]
     pub heartbeat: Heartbeat,
@@ -216,6 +219,8 @@ pub struct Enrich {
     pub request_timeout: Duration,
     /// Requests in flight of one taskmanager. Default 64.
     pub max_concurrent_requests: usize,
+    /// Requests in flight of all taskmanagers together, divided among them by the jobmanager. Default 256.
+    pub max_concurrent_requests_per_job: usize,
     /// Revisions asked for together. Default 50, the API's limit; 500 with `apihighlimits`.
     pub batch_revisions: usize,
     /// How long a lone revision waits for company. Default 5 ms.
@@ -243,6 +248,7 @@ impl Default for Enrich {
             maxlag: 5,
             request_timeout: Duration::from_secs(120),
             max_concurrent_requests: 64,
+            max_concurrent_requests_per_job: 256,
             batch_revisions: 50,
             batch_linger: Duration::from_millis(5),
             batch_bytes: ByteSize::mib(8),
@@ -498,6 +504,21 @@ pub struct Discovery {
 impl Default for Discovery {
     fn default() -> Self {
         Self { interval: Duration::from_secs(60) }
+    }
+}
+
+/// Section `stream_config`: what EventStreamConfig said is not for ever.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamConfig {
+    /// Time between two readings. Default 5 min.
+    #[serde(with = "duration")]
+    pub refresh_interval: Duration,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self { refresh_interval: Duration::from_secs(300) }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod doubt;
 mod logging;
 mod properties;
+mod within;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,6 +13,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 pub use self::{
     logging::{LineBudget, LoggingContext, Verdict},
     properties::{PropertyError, Role, is_secret, translate},
+    within::within,
 };
 use crate::config::{Config, DeliveryGuarantee};
 

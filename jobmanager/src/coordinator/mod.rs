@@ -19,6 +19,7 @@ mod periodic;
 pub mod plain_offsets;
 mod reset;
 mod restarts;
+mod share;
 mod splits;
 mod suspension;
 mod taskmanagers;

@@ -1,6 +1,9 @@
 //! Kafka for the running job.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use weir_common::{
@@ -22,12 +25,21 @@ use crate::{
 /// [`Backend`] on the job's clusters.
 #[derive(Debug)]
 pub struct KafkaBackend {
-    /// The clients.
-    pub kafka: Kafka,
-    /// Topics that are read.
-    pub source_topics: Vec<String>,
-    /// The job's.
-    pub splits_per_partition: SplitsPerPartition,
+    kafka: Kafka,
+    source_topics: Mutex<Vec<String>>,
+    splits_per_partition: SplitsPerPartition,
+}
+
+impl KafkaBackend {
+    /// For a job that reads these topics.
+    #[must_use]
+    pub fn new(kafka: Kafka, source_topics: Vec<String>, splits_per_partition: SplitsPerPartition) -> Self {
+        Self { kafka, source_topics: Mutex::new(source_topics), splits_per_partition }
+    }
+
+    fn source_topics(&self) -> Vec<String> {
+        self.source_topics.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 #[async_trait]
@@ -73,7 +85,7 @@ impl Backend for KafkaBackend {
     }
 
     async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem> {
-        self.kafka.topic_ids(self.source_topics.iter().map(|topic| topic.as_str().into()).collect()).await
+        self.kafka.topic_ids(self.source_topics().iter().map(|topic| topic.as_str().into()).collect()).await
     }
 
     async fn commit_group(&self, group: String, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
@@ -88,11 +100,19 @@ impl Backend for KafkaBackend {
         self.kafka.group_offsets(group, partitions).await
     }
 
+    async fn read_also(&self, topics: Vec<String>) -> Result<(), KafkaProblem> {
+        self.kafka.source_partitions(&topics).await?;
+        let mut known = self.source_topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<String> = topics.into_iter().filter(|topic| !known.contains(topic)).collect();
+        known.extend(new);
+        Ok(())
+    }
+
     async fn new_partitions(
         &self,
         known: BTreeSet<TopicPartition>,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
-        let counts = self.kafka.source_partitions(&self.source_topics).await?;
+        let counts = self.kafka.source_partitions(&self.source_topics()).await?;
         let all = super::source::partitions(&counts);
         let new: Vec<TopicPartition> = all.into_iter().filter(|partition| !known.contains(partition)).collect();
         if new.is_empty() {

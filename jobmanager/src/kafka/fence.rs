@@ -8,7 +8,7 @@ use rdkafka::{
 };
 use weir_common::{ids::SlotId, kafka as settings};
 
-use super::{Kafka, KafkaProblem, problem, refused};
+use super::{Kafka, KafkaProblem, off_thread::OffThread, problem, refused};
 
 /// Initialising waits for the end of a commit that had begun.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +32,7 @@ impl Kafka {
             let producer: BaseProducer<settings::LoggingContext> = config
                 .create_with_context(settings::LoggingContext::new("fence"))
                 .map_err(|error| refused("sink", &error))?;
+            let producer = OffThread::new(producer);
             let what = format!("fencing {id} at {}", shared.sink_address());
             producer.init_transactions(INIT_TIMEOUT).map_err(|error| problem(&what, &error))
         })

@@ -34,12 +34,15 @@ use crate::leadership::Term;
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `send_offsets_to_transaction` may take so long before the write is in doubt.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(15);
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A write that is in doubt is done again by a new producer, so often.
 const ATTEMPTS: usize = 3;
 
-pub(super) type Client = OffThread<BaseProducer<DoubtingContext>>;
+/// librdkafka's own end of the call comes first, where it comes at all.
+const OFFSETS_GRACE: Duration = Duration::from_secs(2);
+
+pub(super) type Client = Arc<OffThread<BaseProducer<DoubtingContext>>>;
 
 impl Kafka {
     /// Takes over the right to write, as long as `term` lasts.
@@ -123,7 +126,7 @@ fn initialise(shared: &Shared) -> Result<Client, KafkaProblem> {
     let config = settings::sink_producer(&shared.config, Some(&id));
     let client: BaseProducer<DoubtingContext> =
         config.create_with_context(DoubtingContext::new("jobmanager")).map_err(|error| refused("sink", &error))?;
-    let client = OffThread::new(client);
+    let client = Arc::new(OffThread::new(client));
     let what = format!("initialising {id} at {}", shared.sink_address());
     client.init_transactions(INIT_TIMEOUT).map_err(|error| problem(&what, &error))?;
     // Trouble on the way here is over: a new epoch has begun.
@@ -141,9 +144,12 @@ fn write(client: &Client, shared: &Shared, entries: &Committed) -> Result<(), Ka
     };
     let group = shared.progress.group_metadata();
     let group = group.ok_or_else(|| KafkaProblem::Failed("the progress group has no metadata".to_owned()))?;
+    let group = Arc::new(group);
     client.begin_transaction().map_err(|error| failed(&error))?;
     for list in lists(shared, entries).map_err(|error| failed(&error))? {
-        client.send_offsets_to_transaction(&list, &group, OFFSETS_TIMEOUT).map_err(|error| failed(&error))?;
+        let (client, group) = (Arc::clone(client), Arc::clone(&group));
+        let send = move || client.send_offsets_to_transaction(&list, &group, OFFSETS_TIMEOUT);
+        settings::within(OFFSETS_TIMEOUT + OFFSETS_GRACE, send).map_err(|error| failed(&error))?;
     }
     client.commit_transaction(Timeout::Never).map_err(|error| failed(&error))?;
     let mut read = committed(shared, entries.iter().map(|(partition, ..)| *partition))?;

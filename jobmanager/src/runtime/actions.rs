@@ -317,7 +317,10 @@ impl Runtime {
         }
         self.apply(Event::Heartbeat { taskmanager: taskmanager.clone() });
         let grant_id = self.coordinator.grant(&taskmanager).map_or(0, |(_, grant)| grant.0);
-        let ack = v1::HeartbeatAck { grant_id, grant_ttl_ms: self.grant_ttl_ms() };
+        let of_job = self.shared.config.enrich.max_concurrent_requests_per_job;
+        let part = self.coordinator.share(&taskmanager, of_job).unwrap_or(0);
+        let requests_max = u32::try_from(part).unwrap_or(u32::MAX);
+        let ack = v1::HeartbeatAck { grant_id, grant_ttl_ms: self.grant_ttl_ms(), requests_max };
         self.send(&taskmanager, Kind::HeartbeatAck(ack));
     }
 }

@@ -73,6 +73,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         partitions: Vec<TopicPartition>,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem>;
 
+    /// These topics belong to the source, too, from now on.
+    ///
+    /// # Errors
+    /// One that is not there; then none of them does.
+    async fn read_also(&self, topics: Vec<String>) -> Result<(), KafkaProblem>;
+
     /// The source's partitions that are not known yet, each with the offset of its oldest record.
     async fn new_partitions(
         &self,

@@ -1,4 +1,4 @@
-//! What happens by itself beside the loop: discovery of partitions, and how far they reach.
+//! What happens by itself beside the loop: discovery of partitions, how far they reach, the stream configuration.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use weir_common::{
     split::{SplitId, TopicPartition},
 };
 
-use super::{Command, Handle, Shared, Trouble};
+use super::{Command, Handle, Shared, Trouble, streams};
 use crate::{
     coordinator::event::{SplitState, SplitStates},
     kafka::KafkaProblem,
@@ -31,9 +31,10 @@ pub(super) fn start(shared: &Arc<Shared>, handle: Handle, stop: &CancellationTok
             let _: Option<()> = stop.run_until_cancelled(task).await;
         }
     };
-    let (discoverer, looker) = (Arc::clone(shared), Arc::clone(shared));
-    let (discovery, look_out) = (handle.clone(), handle.clone());
-    let tasks: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] = [
+    let (discoverer, looker, refresher) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+    let (discovery, look_out, refreshed) = (handle.clone(), handle.clone(), handle.clone());
+    let tasks: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 4] = [
+        Box::pin(async move { streams::refresh(&refresher, &refreshed).await }),
         Box::pin(async move { discover(&discoverer, &discovery).await }),
         Box::pin(async move { look(&looker, &look_out).await }),
         Box::pin(async move { renew_record(&handle).await }),

@@ -9,6 +9,7 @@ mod background;
 mod handle;
 mod offsets;
 mod record;
+mod streams;
 mod topics;
 pub mod view;
 
@@ -25,6 +26,7 @@ use weir_common::{
     config::Config,
     ids::{CheckpointId, LeaderEpoch, TaskmanagerId},
     split::{SplitId, TopicPartition},
+    streams::ResolvedStreams,
 };
 use weir_proto::v1;
 
@@ -69,6 +71,8 @@ pub struct Parts {
     pub config_digest: String,
     /// What is told to taskmanagers.
     pub job: v1::JobSpec,
+    /// What it was resolved from.
+    pub streams: ResolvedStreams,
     /// Kafka.
     pub backend: Arc<dyn Backend>,
     /// Storage.
@@ -90,6 +94,8 @@ pub struct Parts {
 struct Shared {
     config: Arc<Config>,
     exactly_once: bool,
+    /// What the job runs with.
+    streams: Mutex<ResolvedStreams>,
     backend: Arc<dyn Backend>,
     snapshots: Snapshots,
     config_digest: String,
@@ -220,6 +226,7 @@ impl Runtime {
             config,
             config_digest,
             job,
+            streams,
             backend,
             snapshots,
             index,
@@ -236,6 +243,7 @@ impl Runtime {
             config_digest,
             config,
             exactly_once,
+            streams: Mutex::new(streams),
             backend,
             snapshots,
             leader_epoch: plan.leader_epoch,

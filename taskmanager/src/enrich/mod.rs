@@ -74,6 +74,10 @@ pub trait Enricher: Send + Sync + 'static {
         EnricherStats::default()
     }
 
+    /// At most so many requests at once from now on, as the jobmanager divides what the whole job may have in flight; what
+    /// the enricher's own configuration says holds as well.
+    fn limit_requests(&self, _max: usize) {}
+
     /// Adds the enricher's own metrics (`weir_api_…`) to the taskmanager's. Called once.
     fn register_metrics(&self, _registry: &mut Registry) {}
 }

@@ -57,6 +57,8 @@ pub struct ReconcileEnricher {
     revisions: Batcher<Revisions>,
     redirects: Batcher<Redirects>,
     gate: Arc<Gate>,
+    /// What the configuration allows this taskmanager.
+    requests_max: usize,
     policy: RetryPolicy,
     metrics: Metrics,
 }
@@ -90,6 +92,7 @@ impl ReconcileEnricher {
             revisions: Batcher::new(Revisions(client.clone()), limits, Arc::clone(&gate)),
             redirects: Batcher::new(Redirects(client), limits, Arc::clone(&gate)),
             gate,
+            requests_max: config.max_concurrent_requests,
             policy: RetryPolicy::new(&config.retry, &config.not_found),
             metrics,
         })
@@ -292,6 +295,10 @@ impl Enricher for ReconcileEnricher {
             api_retries: self.metrics.retries(),
             pruned_fields: self.metrics.pruned_fields(),
         }
+    }
+
+    fn limit_requests(&self, max: usize) {
+        self.gate.set_max(max.min(self.requests_max));
     }
 
     fn register_metrics(&self, registry: &mut Registry) {

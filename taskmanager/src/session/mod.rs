@@ -60,6 +60,8 @@ pub(crate) struct Taskmanager {
     failures: u32,
     job: Option<Arc<JobSpec>>,
     enricher: Option<Arc<dyn Enricher>>,
+    /// What the jobmanager allows this taskmanager of the job's requests.
+    requests_max: Option<u32>,
     lease: Option<Arc<Lease>>,
     slot: Option<Slot>,
     draining: bool,
@@ -104,6 +106,7 @@ impl Taskmanager {
             failures: 0,
             job: None,
             enricher: None,
+            requests_max: None,
             lease: None,
             slot: None,
             draining: false,
@@ -180,6 +183,7 @@ impl Taskmanager {
             Woken::Enricher((job, enricher)) if self.job.as_ref() == Some(&job) => {
                 self.metrics.register_enricher(&*enricher);
                 self.enricher = Some(enricher);
+                self.limit_requests();
                 self.apply(Input::EnricherReady);
             }
             Woken::Enricher(_) => debug!("an enricher for a former job"),
@@ -279,6 +283,10 @@ impl Taskmanager {
                     lease.renew(sent, Duration::from_millis(ttl_ms));
                 }
             }
+            Effect::LimitRequests(max) => {
+                self.requests_max = Some(max);
+                self.limit_requests();
+            }
             Effect::StartSlot { slot } => self.start_slot(slot),
             Effect::Assign(splits) => {
                 info!(splits = splits.len(), "splits assigned");
@@ -373,6 +381,12 @@ impl Taskmanager {
 
     fn metrics_forget(&self, splits: &[weir_common::split::SplitId]) {
         splits.iter().for_each(|split| self.metrics.forget_split(split));
+    }
+
+    fn limit_requests(&self) {
+        if let (Some(enricher), Some(max)) = (&self.enricher, self.requests_max) {
+            enricher.limit_requests(usize::try_from(max).unwrap_or(usize::MAX));
+        }
     }
 
     fn build_enricher(&mut self) {

@@ -18,8 +18,9 @@ pub enum FromJobmanager {
     Registered { job_changed: bool },
     /// Politely refused; `retry_ms` 0: for good.
     Refused { message: String, retry_ms: u64 },
-    /// The grant was renewed; the shell knows when the heartbeat was sent.
-    HeartbeatAck { grant: GrantId, ttl_ms: u64 },
+    /// The grant was renewed; the shell knows when the heartbeat was sent. `requests_max`: what this taskmanager may have
+    /// in flight of the job's requests, if that is said.
+    HeartbeatAck { grant: GrantId, ttl_ms: u64, requests_max: Option<u32> },
     /// A slot is leased.
     Grant { slot: SlotId, grant: GrantId, ttl_ms: u64 },
     /// Splits with what is committed of them.
@@ -101,6 +102,8 @@ pub enum Effect {
     StartSlot { slot: SlotId },
     /// The grant was renewed.
     Renew { ttl_ms: u64 },
+    /// At most so many requests to the API at once.
+    LimitRequests(u32),
     /// Hand splits to sink and readers.
     Assign(Vec<Assignment>),
     /// Read on what was assigned with a limit.
@@ -220,8 +223,9 @@ impl Session {
             FromJobmanager::Registered { job_changed } => self.registered(job_changed),
             FromJobmanager::Refused { message, retry_ms: 0 } => vec![Effect::Exit(Leave::Refused(message))],
             FromJobmanager::Refused { retry_ms, .. } => vec![Effect::Redial { after_ms: retry_ms }],
-            FromJobmanager::HeartbeatAck { grant, ttl_ms } if self.grant() == Some(grant) => {
-                vec![Effect::Renew { ttl_ms }]
+            FromJobmanager::HeartbeatAck { grant, ttl_ms, requests_max } if self.grant() == Some(grant) => {
+                let limit = requests_max.map(Effect::LimitRequests);
+                [Effect::Renew { ttl_ms }].into_iter().chain(limit).collect()
             }
             FromJobmanager::HeartbeatAck { .. } => Vec::new(),
             FromJobmanager::Grant { slot, grant, ttl_ms } => self.granted(slot, grant, ttl_ms),
@@ -487,7 +491,7 @@ mod tests {
         let mut session = working();
         let limited = Assignment { report: report(2, 5), limit: Some(9) };
         hears(&mut session, FromJobmanager::Assign { splits: vec![limited] });
-        let ack = FromJobmanager::HeartbeatAck { grant: GrantId(0), ttl_ms: 9 };
+        let ack = FromJobmanager::HeartbeatAck { grant: GrantId(0), ttl_ms: 9, requests_max: None };
         assert_eq!(hears(&mut session, ack.clone()), [], "the same leader");
         let later = |epoch| Input::Message { epoch: LeaderEpoch(epoch), message: ack.clone() };
         assert_eq!(session.handle(later(6)), [Effect::LiftLimits]);
@@ -497,8 +501,8 @@ mod tests {
     #[test]
     fn only_the_current_grant_is_renewed() {
         let mut session = working();
-        let ack = |grant| FromJobmanager::HeartbeatAck { grant, ttl_ms: 9 };
-        assert_eq!(hears(&mut session, ack(GRANT)), [Effect::Renew { ttl_ms: 9 }]);
+        let ack = |grant| FromJobmanager::HeartbeatAck { grant, ttl_ms: 9, requests_max: Some(3) };
+        assert_eq!(hears(&mut session, ack(GRANT)), [Effect::Renew { ttl_ms: 9 }, Effect::LimitRequests(3)]);
         assert_eq!(hears(&mut session, ack(GrantId(6))), []);
         assert_eq!(hears(&mut session, ack(GrantId(0))), []);
     }

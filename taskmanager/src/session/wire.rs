@@ -66,9 +66,11 @@ pub(super) fn read(message: v1::JobManagerMessage) -> Result<Heard, WireError> {
         Some(JobmanagerKind::Refused(refused)) => {
             FromJobmanager::Refused { message: refused.message, retry_ms: refused.retry_after_ms }
         }
-        Some(JobmanagerKind::HeartbeatAck(ack)) => {
-            FromJobmanager::HeartbeatAck { grant: GrantId(ack.grant_id), ttl_ms: ack.grant_ttl_ms }
-        }
+        Some(JobmanagerKind::HeartbeatAck(ack)) => FromJobmanager::HeartbeatAck {
+            grant: GrantId(ack.grant_id),
+            ttl_ms: ack.grant_ttl_ms,
+            requests_max: (ack.requests_max > 0).then_some(ack.requests_max),
+        },
         Some(JobmanagerKind::Grant(grant)) => FromJobmanager::Grant {
             slot: SlotId(grant.slot),
             grant: GrantId(grant.grant_id),

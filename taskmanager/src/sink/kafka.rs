@@ -37,7 +37,10 @@ use crate::{
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `send_offsets_to_transaction` may take this long before the transaction is in doubt.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(30);
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// librdkafka's own end of the call comes first, where it comes at all.
+const OFFSETS_GRACE: Duration = Duration::from_secs(2);
 
 /// One stable read; a pending transaction lets it time out.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -228,6 +231,7 @@ impl Output for KafkaOutput {
         let group = progress
             .group_metadata()
             .ok_or_else(|| Failure::Doubt(Doubt::FailedCall("the progress group has no metadata".to_owned())))?;
+        let group = Arc::new(group);
         for chunk in chunks(entries) {
             let mut offsets = TopicPartitionList::with_capacity(chunk.len());
             for (partition, cursor, metadata) in &chunk {
@@ -238,8 +242,9 @@ impl Output for KafkaOutput {
                     .map_err(|error| failure("progress is not an offset", error))?;
                 element.set_metadata(metadata.as_str());
             }
-            producer
-                .send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT)
+            let (producer, group) = (producer.clone(), Arc::clone(&group));
+            let send = move || producer.send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT);
+            kafka::within(OFFSETS_TIMEOUT + OFFSETS_GRACE, send)
                 .map_err(|error| self.failure("send_offsets_to_transaction failed", error))?;
         }
         Ok(())

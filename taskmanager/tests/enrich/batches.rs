@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use serde_json::json;
 use weir_common::counters::OutcomeKind;
+use weir_taskmanager::enrich::Enricher as _;
 
 use crate::{
     stub::{Asked, Stub, every_revision},
@@ -57,6 +58,12 @@ async fn batches_respect_count_and_declared_size_and_concurrency() {
     }
     assert!(stub.in_flight_max() <= 3);
     assert!(revids(&stub.asked()).iter().all(|ids| ids.split('|').count() <= 10));
+    enricher.limit_requests(1);
+    stub.forget_in_flight();
+    let before = stub.asked().len();
+    join_all((1..=40).map(|id| enrich(&enricher, edit_of("en.wikipedia.org", id)))).await;
+    assert!(stub.asked().len() > before + 3);
+    assert_eq!(stub.in_flight_max(), 1, "as the jobmanager divides");
     config.batch_bytes.0 = 6;
     let enricher = self::enricher(&config);
     let before = stub.asked().len();

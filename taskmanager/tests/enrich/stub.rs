@@ -77,6 +77,11 @@ impl Stub {
     pub(crate) fn in_flight_max(&self) -> usize {
         self.shared.in_flight_max.load(Ordering::SeqCst)
     }
+
+    /// From now on [`Self::in_flight_max`] is about what comes.
+    pub(crate) fn forget_in_flight(&self) {
+        self.shared.in_flight_max.store(0, Ordering::SeqCst);
+    }
 }
 
 fn calls_of(file: &str) -> Vec<Call> {

@@ -88,7 +88,7 @@ impl Peer {
             let message = timeout(PATIENCE, self.hear.message()).await.expect("something is said in time");
             match message.expect("the stream is whole").expect("the stream is open").kind.expect("known") {
                 Hear::Heartbeat(_) => {
-                    let ack = v1::HeartbeatAck { grant_id: self.granted, grant_ttl_ms: 60_000 };
+                    let ack = v1::HeartbeatAck { grant_id: self.granted, grant_ttl_ms: 60_000, requests_max: 0 };
                     self.say(Say::HeartbeatAck(ack)).await;
                 }
                 kind => return kind,

@@ -201,7 +201,7 @@ impl World {
             (leadership.epoch, grant)
         });
         let Some((epoch, grant)) = grant else { return };
-        let ack = FromJobmanager::HeartbeatAck { grant, ttl_ms: GRANT_TTL_MS };
+        let ack = FromJobmanager::HeartbeatAck { grant, ttl_ms: GRANT_TTL_MS, requests_max: None };
         self.send_down(stream, Some(Down::Said(epoch, ack)));
     }
 

@@ -130,4 +130,19 @@ fn print(reports: &[Report], workspace: &Workspace) {
     }
     let failed = reports.iter().filter(|report| report.result.is_err()).count();
     println!("{} cases, {failed} failed", reports.len());
+    // Once more, for those who see only the end of a log.
+    for report in reports {
+        if let Err(why) = &report.result {
+            println!("{}: {}", report.name, shortened(&format!("{why:#}")));
+        }
+    }
+}
+
+/// At most as much as a person reads at once.
+fn shortened(text: &str) -> String {
+    const CHARACTERS: usize = 1500;
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text.to_owned(),
+    }
 }

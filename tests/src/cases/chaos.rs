@@ -17,6 +17,7 @@ use crate::{
         plan::{self, Plan},
         watch::Watch,
     },
+    checker::read,
     events::Maker,
     harness::{
         job::no_overrides,
@@ -101,9 +102,33 @@ async fn drain(
     fleet.all_assigned(DRAINS).await?;
     tokio::time::sleep(AFTERWARDS).await;
     stop.cancel();
-    let written = feeding.await?? as u64;
-    until("the lag to go", DRAINS, async || Ok((fleet.job.admin.status().await?.lag == 0).then_some(()))).await?;
+    let fed = feeding.await?? as u64;
+    let written = inputs_in_source(fleet)?;
+    ensure!(written >= fed, "{fed} inputs were acknowledged, {written} are in the source");
+    if written > fed {
+        // A batch without an answer from a broker that was killed: the client begins a new epoch, and repeats it.
+        fleet.log.say(&format!("the source has {} inputs twice, by the client that fed it", written - fed));
+    }
+    until("the lag to go", DRAINS, async || {
+        let now = fleet.job.admin.status().await?;
+        ensure!(
+            now.lag == 0,
+            "lag {}, {} of {} splits assigned, degraded: {:?}",
+            now.lag,
+            now.splits_assigned,
+            now.splits,
+            now.degraded
+        );
+        Ok(Some(()))
+    })
+    .await?;
     Ok(written)
+}
+
+/// The source has no transactions: each offset is a record.
+fn inputs_in_source(fleet: &Fleet) -> anyhow::Result<u64> {
+    let spans = fleet.job.source_topics().into_iter().map(|topic| read::span(&fleet.job.spec.source, &topic));
+    Ok(u64::try_from(spans.sum::<anyhow::Result<i64>>()?)?)
 }
 
 /// Events of many pages, a third of them of few, and now and then one of the page that is stuck.

@@ -198,7 +198,8 @@ impl Fleet {
         until("all splits to be assigned", limit, async || {
             let status = self.job.admin.status().await?;
             let all = status.state == "RUNNING" && status.splits > 0 && status.splits_assigned == status.splits;
-            Ok(all.then_some(()))
+            anyhow::ensure!(all, "{}, {} of {} splits assigned", status.state, status.splits_assigned, status.splits);
+            Ok(Some(()))
         })
         .await
     }

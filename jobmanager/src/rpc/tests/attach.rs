@@ -29,6 +29,23 @@ async fn registering_yields_the_job_and_then_a_slot_that_was_recorded_before() {
     stream.say(FromTaskmanager::Heartbeat(v1::Heartbeat::default())).await;
     let Some(FromJobmanager::HeartbeatAck(ack)) = stream.next().await else { panic!("no HeartbeatAck") };
     assert_eq!((ack.grant_id, ack.grant_ttl_ms), (grant.grant_id, 300_000));
+    assert_eq!(ack.requests_max, 256, "all that the job may have in flight");
+}
+
+#[tokio::test]
+async fn requests_of_the_job_are_divided_among_those_that_have_a_slot() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let (mut first, mut second) = (jobmanager.dial().await, jobmanager.dial().await);
+    for (stream, name) in [(&mut first, "a"), (&mut second, "b")] {
+        stream.say(FromTaskmanager::Register(register(name))).await;
+        stream.next().await;
+        let Some(FromJobmanager::Grant(_)) = stream.next().await else { panic!("no Grant") };
+    }
+    for stream in [&mut first, &mut second] {
+        stream.say(FromTaskmanager::Heartbeat(v1::Heartbeat::default())).await;
+        let Some(FromJobmanager::HeartbeatAck(ack)) = stream.next().await else { panic!("no HeartbeatAck") };
+        assert_eq!(ack.requests_max, 128);
+    }
 }
 
 #[tokio::test]

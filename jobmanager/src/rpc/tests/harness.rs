@@ -24,6 +24,7 @@ use weir_common::{
     ids::{CheckpointId, LeaderEpoch, SlotId},
     progress::Progress,
     split::{SplitId, TopicPartition},
+    streams,
 };
 use weir_proto::v1::{
     self, admin_service_client::AdminServiceClient, job_manager_message::Kind as FromJobmanager,
@@ -66,6 +67,7 @@ pub(super) struct Kafka {
     /// How often it was asked for them.
     pub(super) looks: Mutex<u64>,
     pub(super) mirrored: Mutex<BTreeMap<TopicPartition, i64>>,
+    pub(super) read_also: Mutex<Vec<String>>,
     pub(super) groups: Mutex<BTreeMap<String, BTreeMap<TopicPartition, i64>>>,
 }
 
@@ -159,9 +161,22 @@ impl Backend for Kafka {
         Ok(committed.into_iter().filter(|(partition, _)| partitions.contains(partition)).collect())
     }
 
+    async fn read_also(&self, topics: Vec<String>) -> Result<(), KafkaProblem> {
+        locked(&self.read_also).extend(topics);
+        Ok(())
+    }
+
     async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         Ok(BTreeMap::new())
     }
+}
+
+/// An answer of EventStreamConfig: the source's topics, and the topic of the sink.
+pub(super) fn stream_config(source_topics: &[&str], sink_topic: &str) -> String {
+    let stream = |topics: &[&str]| serde_json::json!({"schema_title": "title", "topics": topics});
+    let streams =
+        serde_json::json!({"in": stream(source_topics), "out": stream(&[sink_topic]), "error": stream(&["error"])});
+    serde_json::json!({"streams": streams}).to_string()
 }
 
 pub(super) fn config(splits_per_partition: u32, discovery: &str) -> Config {
@@ -275,6 +290,7 @@ impl Jobmanager {
         let snapshots = Snapshots::new(Arc::new(Objects::in_memory()), JOB, 10);
         let term = Arc::new(Unending::default());
         let (runtime, handle) = Runtime::new(Parts {
+            streams: streams::resolve_from(&config, stream_config(&["t"], "out").as_bytes()).expect("streams"),
             job: job::spec(&config, v1::OutputStream::default(), v1::OutputStream::default()),
             config: Arc::clone(&config),
             config_digest: "digest".to_owned(),

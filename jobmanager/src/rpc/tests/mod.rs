@@ -4,4 +4,5 @@ mod admin;
 mod attach;
 mod harness;
 mod offsets;
+mod streams;
 mod topics;

@@ -58,6 +58,12 @@ impl Gate {
         turn.await.expect("who waits is never forgotten: senders are kept until they are used")
     }
 
+    /// At most `max` requests at once from now on.
+    pub(crate) fn set_max(self: &Arc<Self>, max: usize) {
+        self.lock().limiter.set_max(max);
+        self.admit();
+    }
+
     /// For how long the endpoint has been down, all outages together: time that nobody is to be blamed for.
     pub(crate) fn down_for(&self) -> Duration {
         self.lock().limiter.down_for(self.born.elapsed())

@@ -142,6 +142,12 @@ impl Limiter {
         }
     }
 
+    /// At most so many at once from now on; at least one. What is on its way above it ends by itself.
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max.max(1) as f64;
+        self.limit = self.limit.min(self.max);
+    }
+
     /// Whether one more may start; if so, [`Limiter::started`] follows.
     pub(crate) fn may_start(&self, now: Duration) -> Start {
         if let Breaker::Open { until, .. } = self.breaker {

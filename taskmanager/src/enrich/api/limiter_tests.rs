@@ -57,6 +57,26 @@ fn it_never_exceeds_its_bound_and_does_not_grow_unused() {
 }
 
 #[test]
+fn a_lower_bound_holds_at_once_and_a_higher_one_is_grown_into() {
+    let mut limiter = Limiter::new(64);
+    for _ in 0..8 {
+        limiter.started();
+    }
+    limiter.set_max(3);
+    assert_eq!((limiter.limit(), limiter.may_start(at(0))), (3, Start::WhenOneEnds), "what is on its way ends first");
+    for _ in 0..8 {
+        limiter.ended(Ending::Answered, at(0), at(1));
+    }
+    assert_eq!((limiter.limit(), limiter.may_start(at(1))), (3, Start::Now));
+    limiter.set_max(64);
+    assert_eq!(limiter.limit(), 3);
+    round(&mut limiter, Ending::Answered, MS, at(2));
+    assert_eq!(limiter.limit(), 5, "from where it is");
+    limiter.set_max(0);
+    assert_eq!(limiter.limit(), 1);
+}
+
+#[test]
 fn retry_after_is_waited_for_by_all() {
     let mut limiter = Limiter::new(64);
     limiter.started();
