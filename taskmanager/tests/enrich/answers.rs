@@ -2,17 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
     io::Write,
     net::{SocketAddr, TcpListener},
-    process::{self, Command},
     sync::Arc,
     thread,
     time::Duration,
 };
 
 use futures::future::join_all;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_common::{config::Enrich, counters::OutcomeKind};
@@ -20,6 +17,7 @@ use weir_taskmanager::enrich::ReconcileEnricher;
 
 use crate::{
     support::*,
+    tls,
     wire::{
         Step::{self, *},
         Wire, good, gzip_bomb, ok, pages,
@@ -452,36 +450,7 @@ async fn plain_http() -> SocketAddr {
 
 /// A TLS server with a certificate that nobody has signed.
 fn unknown_ca() -> SocketAddr {
-    let folder = env::temp_dir().join(format!("weir-tls-{}", process::id()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ])
-        .current_dir(&folder)
-        .output()
-        .expect("openssl is installed (tests/env/deps.sh build)");
-    assert!(made.status.success(), "{made:?}");
-    let read = |name: &str| fs::read(folder.join(name)).expect("written");
-    let certificate = CertificateDer::from_pem_slice(&read("cert.pem")).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_slice(&read("key.pem")).expect("a key");
-    fs::remove_dir_all(&folder).expect("removed");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("they belong together");
-    let config = Arc::new(config);
+    let config = Arc::new(tls::make().server);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     thread::spawn(move || {

@@ -7,5 +7,6 @@ mod hostile;
 mod job;
 mod stub;
 mod support;
+mod tls;
 mod trouble;
 mod wire;
