@@ -141,6 +141,17 @@ impl<L: Lookup> Batcher<L> {
     }
 }
 
+/// What the API takes from anybody.
+const COUNT_FOR_ANYBODY: usize = 50;
+
+/// How many to ask for together, after `count` were refused together.
+pub(super) fn after_refusal(fault: &Fault, count: usize) -> usize {
+    match fault.kind {
+        Kind::TooManyValues if count > COUNT_FOR_ANYBODY => COUNT_FOR_ANYBODY,
+        _ => count.div_ceil(2),
+    }
+}
+
 /// What the answers say about the endpoint. A request that failed as a whole has a fault for each ask.
 fn ending<T>(answers: &[Result<T, Fault>]) -> Ending {
     let faults = || answers.iter().filter_map(|answer| answer.as_ref().err());
@@ -190,6 +201,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn refused_batches_end() {
+        let refused = |kind, count| after_refusal(&Fault::new(kind, ""), count);
+        assert_eq!([500, 51, 50, 3, 2].map(|count| refused(Kind::TooManyValues, count)), [50, 50, 25, 2, 1]);
+        assert_eq!([500, 3, 2].map(|count| refused(Kind::AnswerTooLarge, count)), [250, 2, 1]);
+    }
 
     #[test]
     fn what_answers_say_about_the_endpoint() {

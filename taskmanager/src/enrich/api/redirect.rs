@@ -9,7 +9,12 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{answer::read_query, batch::Lookup, client::Client, domain::Domain};
+use super::{
+    answer::read_query,
+    batch::{Lookup, after_refusal},
+    client::Client,
+    domain::Domain,
+};
 use crate::enrich::{fault::Fault, routes::Route};
 
 /// Looks redirect targets up.
@@ -133,8 +138,7 @@ impl Redirects {
             match self.query(domain, chunk).await {
                 Ok(found) => findings.extend(found.into_iter().map(Ok)),
                 Err(fault) if fault.route() == Route::Split && chunk.len() > 1 => {
-                    let (lower, upper) = chunk.split_at(chunk.len() / 2);
-                    chunks.extend([upper, lower]);
+                    chunks.extend(chunk.rchunks(after_refusal(&fault, chunk.len())));
                 }
                 Err(fault) => findings.extend(chunk.iter().map(|_| Err(fault.clone()))),
             }
@@ -154,12 +158,12 @@ impl Redirects {
     async fn targets(&self, domain: &Domain, titles: BTreeSet<String>) -> Targets {
         let mut targets = Targets::new();
         let mut chunks = chunks(titles);
-        while let Some(mut chunk) = chunks.pop() {
+        while let Some(chunk) = chunks.pop() {
             match self.query_titles(domain, &chunk).await {
                 Ok(found) => targets.extend(found),
                 Err(fault) if fault.route() == Route::Split && chunk.len() > 1 => {
-                    let upper = chunk.split_off(chunk.len() / 2);
-                    chunks.extend([upper, chunk]);
+                    let parts = chunk.rchunks(after_refusal(&fault, chunk.len()));
+                    chunks.extend(parts.map(<[String]>::to_vec).collect::<Vec<_>>());
                 }
                 Err(fault) => targets.extend(chunk.into_iter().map(|title| (title, Err(fault.clone())))),
             }

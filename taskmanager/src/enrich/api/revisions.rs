@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     answer::{Continuation, Revision, read_revisions},
-    batch::Lookup,
+    batch::{Lookup, after_refusal},
     client::Client,
     domain::Domain,
 };
@@ -47,9 +47,9 @@ impl Lookup for Revisions {
                 Ok(()) if !chunk.is_empty() && found.len() > known => chunks.push(chunk),
                 Ok(()) => {}
                 Err(fault) if fault.route() == Route::Split && chunk.len() > 1 => {
-                    let middle = *chunk.iter().nth(chunk.len() / 2).expect("more than one");
-                    let upper = chunk.split_off(&middle);
-                    chunks.extend([upper, chunk]);
+                    let rev_ids: Vec<i64> = chunk.into_iter().collect();
+                    let parts = rev_ids.rchunks(after_refusal(&fault, rev_ids.len()));
+                    chunks.extend(parts.map(|part| part.iter().copied().collect()));
                 }
                 Err(fault) => found.extend(chunk.into_iter().map(|rev_id| (rev_id, Err(fault.clone())))),
             }

@@ -103,6 +103,19 @@ pub(super) fn understated(stream: &str, truth: &MediaWikis) -> anyhow::Result<Ve
     (0..BIG).map(one).collect()
 }
 
+/// Events of redirects.
+///
+/// # Errors
+/// A page was not made.
+pub(super) fn redirects(stream: &str, truth: &MediaWikis, kinds: &[Kind]) -> anyhow::Result<Vec<Told>> {
+    let mut told = Vec::new();
+    for kind in kinds.iter().filter(|kind| kind.title.contains("Redirect") && matches!(kind.then, Then::Stored)) {
+        let event = event::about(stream, ODD, newest(truth, ODD, &kind.title)?, told.len());
+        told.push(Told { event, wanted: None });
+    }
+    Ok(told)
+}
+
 /// What no database says of itself.
 fn special(stream: &str, truth: &MediaWikis) -> anyhow::Result<Vec<Told>> {
     let about = |title: &str| anyhow::Ok(event::about(stream, ODD, newest(truth, ODD, title)?, 0));
