@@ -8,8 +8,9 @@ DEMO ?=
 CASE ?=
 SEEDS ?= 1000
 FIRST_SEED ?= 0
-EVENTS ?= 20000
-PART ?=
+EVENTS ?= 100000
+PROFILE ?= release
+PART ?= compare
 SEED ?= 1
 MINUTES ?= 10
 ONE_BY_ONE ?= 0
@@ -64,8 +65,8 @@ doubt: ## Transactions disturbed on the wire, exact with the doubt rule and not 
 		cargo test --locked --workspace --test doubt -- --ignored --nocapture --test-threads 1
 
 .PHONY: bench
-bench: ## Events/s, CPU, memory and fail-over on real Kafka and RGW (EVENTS=20000 PART='checkpoints moves' PROFILE=release)
-	@tests/bench/figures.sh $(EVENTS) $(PART)
+bench: ## Events/s, CPU and memory beside bare loops, on real Kafka (EVENTS=100000 PART='compare memory' SEED=1 PROFILE=release)
+	@WEIR_BENCH_SEED=$(SEED) PROFILE=$(PROFILE) tests/bench/figures.sh $(EVENTS) $(PART)
 
 .PHONY: verify
 verify: ## Check format, lints, dependencies and chart; writes nothing

@@ -19,8 +19,8 @@ jars() {
   echo "$cache"
 }
 
-# Compiling with C1 alone halves the CPU time of a start.
-jvm() { echo "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true -Dlog4j2.configurationFile=$here/log4j2.properties"; }
+# Compiling with C1 alone halves the CPU time of a start; KAFKA_JIT=full gives that up for a broker that costs less later.
+jvm() { echo "-XX:+UseSerialGC $([ "${KAFKA_JIT:-}" = full ] || echo -XX:TieredStopAtLevel=1) -Djava.awt.headless=true -Dlog4j2.configurationFile=$here/log4j2.properties"; }
 tool() { java -Xmx128m $(jvm) -Dweir.log.level=error -cp "$(jars)/*" "$@"; }
 
 # start DIR [MARK]: the broker whose server.properties lie in DIR, until it serves. MARK is on the command line of the

@@ -178,6 +178,7 @@ impl Environment {
             api: api.to_owned(),
             storage: self.storage().await?,
             more: String::new(),
+            source_partitions: 1,
             sink_partitions: 3,
             standby: false,
             environment: Vec::new(),

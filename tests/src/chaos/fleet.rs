@@ -117,6 +117,7 @@ impl Fleet {
             api: api.url(),
             storage: storage_yaml(&rgw, &format!("http://{}", storage.address())),
             more: SETTINGS.to_owned(),
+            source_partitions: 1,
             sink_partitions: 3,
             standby: false,
             environment: PATIENT.to_vec(),

@@ -8,7 +8,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
-    message::Headers,
+    message::{BorrowedMessage, Headers},
 };
 
 use super::Record;
@@ -44,9 +44,25 @@ pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result
 /// # Errors
 /// The broker does not answer, the topic does not exist, a transaction is open.
 pub fn topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    each(bootstrap, topic, |message| {
+        records.push(own(message));
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+/// The same one by one, for topics larger than memory.
+///
+/// # Errors
+/// As [`topic`]; the first of `take`.
+pub fn each(
+    bootstrap: &str,
+    topic: &str,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let consumer = consumer(bootstrap, "read_committed")?;
     let uncommitted = self::consumer(bootstrap, "read_uncommitted")?;
-    let mut records = Vec::new();
     for partition in partitions(&consumer, topic)? {
         // The end that a client is told depends on its isolation level: last stable offset, or the log's end.
         let (low, stable) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
@@ -55,14 +71,10 @@ pub fn topic(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Record>> {
         ensure!(low == 0, "{topic}-{partition}: Kafka has deleted everything before offset {low}");
         ensure!(stable == end, "{topic}-{partition}: a transaction is open at offset {stable}, the log ends at {end}");
         if low < end {
-            read_to_end(&consumer, topic, partition, &mut records)?;
+            read_on(&consumer, topic, partition, Offset::Beginning, &mut take)?;
         }
     }
-    Ok(records)
-}
-
-fn read_to_end(consumer: &BaseConsumer, topic: &str, partition: i32, records: &mut Vec<Record>) -> anyhow::Result<()> {
-    read_on(consumer, topic, partition, Offset::Beginning, records)
+    Ok(())
 }
 
 fn read_on(
@@ -70,7 +82,7 @@ fn read_on(
     topic: &str,
     partition: i32,
     from: Offset,
-    records: &mut Vec<Record>,
+    take: &mut impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, from)?;
@@ -83,7 +95,7 @@ fn read_on(
             Some(Err(KafkaError::PartitionEOF(ended))) if ended == partition => return Ok(()),
             Some(Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(why)) => bail!("{topic}-{partition}: {why}"),
-            Some(Ok(message)) => records.push(own(&message)),
+            Some(Ok(message)) => take(&message)?,
         }
     }
 }
@@ -96,9 +108,40 @@ pub fn topic_with_aborted(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Re
     let consumer = consumer(bootstrap, "read_uncommitted")?;
     let mut records = Vec::new();
     for partition in partitions(&consumer, topic)? {
-        read_to_end(&consumer, topic, partition, &mut records)?;
+        read_on(&consumer, topic, partition, Offset::Beginning, &mut |message| {
+            records.push(own(message));
+            Ok(())
+        })?;
     }
     Ok(records)
+}
+
+/// The ends of a topic's partitions, asked for again and again on one connection.
+pub struct Ends {
+    consumer: BaseConsumer,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+impl Ends {
+    /// Of this topic.
+    ///
+    /// # Errors
+    /// The broker does not answer, or the topic does not exist.
+    pub fn of(bootstrap: &str, topic: &str) -> anyhow::Result<Self> {
+        let consumer = consumer(bootstrap, "read_uncommitted")?;
+        let partitions = partitions(&consumer, topic)?;
+        Ok(Self { consumer, topic: topic.to_owned(), partitions })
+    }
+
+    /// Their sum: what was ever written, uncommitted and control records included.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub fn sum(&self) -> anyhow::Result<u64> {
+        let end = |partition: &i32| Ok(self.consumer.fetch_watermarks(&self.topic, *partition, TIMEOUT)?.1 as u64);
+        self.partitions.iter().map(end).sum()
+    }
 }
 
 /// How many offsets a topic's partitions span up to the last stable one, control records included. Cheap, for progress.
@@ -146,12 +189,15 @@ pub fn from_group(bootstrap: &str, group: &str, topic: &str) -> anyhow::Result<V
     for element in consumer.committed_offsets(asked, TIMEOUT)?.elements() {
         let offset = element.offset();
         ensure!(matches!(offset, Offset::Offset(_)), "group {group} has nothing committed of {topic}: {offset:?}");
-        read_on(&consumer, topic, element.partition(), offset, &mut records)?;
+        read_on(&consumer, topic, element.partition(), offset, &mut |message| {
+            records.push(own(message));
+            Ok(())
+        })?;
     }
     Ok(records)
 }
 
-pub(crate) fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+pub(crate) fn own(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
     });

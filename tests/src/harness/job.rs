@@ -48,6 +48,8 @@ pub struct Spec {
     pub storage: String,
     /// Further YAML, whole sections.
     pub more: String,
+    /// Partitions of each source topic.
+    pub source_partitions: i32,
     /// Partitions of the sink's topic.
     pub sink_partitions: i32,
     /// Whether the configuration knows of a second jobmanager.
@@ -111,7 +113,8 @@ impl Job {
         std::fs::write(job.folder.join("streams.json"), job.stream_configuration())?;
         std::fs::write(&job.config, job.yaml()?)?;
         let [eqiad, codfw] = job.source_topics();
-        kafka::create_topics(&job.spec.source, &[(&eqiad, 1), (&codfw, 1)]).await?;
+        let partitions = job.spec.source_partitions;
+        kafka::create_topics(&job.spec.source, &[(&eqiad, partitions), (&codfw, partitions)]).await?;
         let (sink, errors) = (job.sink_topic(), job.error_topic());
         kafka::create_topics(&job.spec.sink, &[(&sink, job.spec.sink_partitions), (&errors, 1)]).await?;
         Ok(job)
@@ -121,7 +124,7 @@ impl Job {
         format!("mediawiki.{kind}.{}", self.spec.name)
     }
 
-    /// Both source topics, of one partition each.
+    /// Both source topics.
     #[must_use]
     pub fn source_topics(&self) -> [String; 2] {
         ["eqiad", "codfw"].map(|site| format!("{site}.{}", self.stream("reconcile")))

@@ -49,18 +49,27 @@ pub async fn create_topics(bootstrap: &str, topics: &[(&str, i32)]) -> anyhow::R
     Ok(())
 }
 
+/// Deletes topics, and with them what they hold.
+///
+/// # Errors
+/// The broker refuses.
+pub async fn delete_topics(bootstrap: &str, topics: &[&str]) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in admin.delete_topics(topics, &options).await? {
+        result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic} is not deleted: {code}"))?;
+    }
+    Ok(())
+}
+
 /// Deletes a topic and makes it anew, with one partition and nothing in it.
 ///
 /// # Errors
 /// The broker refuses.
 pub async fn recreate_topic(bootstrap: &str, topic: &str) -> anyhow::Result<()> {
-    let limit = Duration::from_secs(30);
-    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
-    for result in admin.delete_topics(&[topic], &AdminOptions::new().operation_timeout(Some(limit))).await? {
-        result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic} is not deleted: {code}"))?;
-    }
+    delete_topics(bootstrap, &[topic]).await?;
     // Deleted for the controller is not yet deleted for every broker.
-    super::until(&format!("topic {topic} to be made anew"), limit, async || {
+    super::until(&format!("topic {topic} to be made anew"), Duration::from_secs(30), async || {
         Ok(create_topics(bootstrap, &[(topic, 1)]).await.ok())
     })
     .await

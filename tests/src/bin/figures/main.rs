@@ -1,11 +1,14 @@
-//! Figures of the whole system: `figures [EVENTS [PART...]]`. Events per second and CPU, the cost of exactly-once,
-//! checkpoints under a slow and a silent API, and how soon work goes on after a kill or a move.
+//! Figures of the whole system: `figures [EVENTS [PART...]]`. Events per second, CPU and memory beside bare loops, the bounds
+//! of memory, the cost of exactly-once, checkpoints under a slow and a silent API, and how soon work goes on after a kill or
+//! a move. `figures api` and `figures bare-loop` are parts of a comparison that want processes of their own.
 
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 mod checkpoints;
+mod compare;
+mod guarantee;
 mod kills;
-mod throughput;
+mod memory;
 
 use std::time::Duration;
 
@@ -15,7 +18,10 @@ use weir_tests::{
     harness::{job::Job, workspace::Workspace},
 };
 
-const PARTS: [&str; 6] = ["throughput", "guarantee", "checkpoints", "taskmanager", "jobmanager", "moves"];
+const PARTS: [&str; 7] = ["compare", "memory", "guarantee", "checkpoints", "taskmanager", "jobmanager", "moves"];
+
+/// Enough for a run at full speed to be steady for a few seconds.
+const DEFAULT_EVENTS: usize = 100_000;
 
 /// Nothing here may take longer.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -25,22 +31,35 @@ const CONTENT_BYTES: usize = 10_000;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let events = match arguments.next() {
-        Some(text) => text.parse().with_context(|| format!("`{text}` is no number of events"))?,
-        None => 20_000,
-    };
-    let wanted: Vec<String> = arguments.collect();
-    if let Some(unknown) = wanted.iter().find(|part| !PARTS.contains(&part.as_str())) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["api", load] => compare::api::serve(serde_json::from_str(load)?).await,
+        ["bare-loop", plan] => compare::bare::run(serde_json::from_str(plan)?).await,
+        [] => figures(DEFAULT_EVENTS, &[]).await,
+        [events, ref parts @ ..] => {
+            figures(events.parse().with_context(|| format!("`{events}` is no number of events"))?, parts).await
+        }
+    }
+}
+
+async fn figures(events: usize, wanted: &[&str]) -> anyhow::Result<()> {
+    if let Some(unknown) = wanted.iter().find(|part| !PARTS.contains(part)) {
         bail!("`{unknown}` is none of {}", PARTS.join(", "));
     }
+    let seed = std::env::var("WEIR_BENCH_SEED").map_or(Ok(1), |seed| seed.parse()).context("WEIR_BENCH_SEED")?;
     let workspace = Workspace::new()?;
     let environment = Environment::new(workspace.clone());
     let mut tables = Vec::new();
-    for part in PARTS.iter().filter(|part| wanted.is_empty() || wanted.iter().any(|wanted| wanted == *part)) {
+    for part in PARTS.iter().filter(|part| wanted.is_empty() || wanted.contains(part)) {
         tables.push(match *part {
-            "throughput" => throughput::latencies(&environment, events).await?,
-            "guarantee" => throughput::guarantees(&environment, events).await?,
+            "compare" => {
+                let (table, rows) = compare::all(&environment, events, seed).await?;
+                let path = workspace.bin.join("bench.json");
+                std::fs::write(&path, serde_json::to_vec_pretty(&rows)?)?;
+                format!("{table}\nas JSON: {}\n", path.display())
+            }
+            "memory" => memory::bounds(&environment, seed).await?,
+            "guarantee" => guarantee::guarantees(&environment, events / 5).await?,
             "checkpoints" => checkpoints::under_a_slow_api(&environment).await?,
             "taskmanager" => kills::taskmanager(&environment).await?,
             "jobmanager" => kills::jobmanager(&environment).await?,

@@ -1,4 +1,4 @@
-//! Events per second and CPU time of a backlog.
+//! What exactly-once costs over at-least-once.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -8,10 +8,11 @@ use weir_tests::{
     harness::{
         job::no_overrides,
         kafka::{Input, produce},
+        process::Usage,
     },
 };
 
-use super::{LIMIT, Percentiles, job};
+use super::{LIMIT, job};
 
 const WARM_UP: usize = 2000;
 
@@ -20,16 +21,6 @@ struct Run {
     events_per_second: f64,
     /// Of both taskmanagers, per 1,000 events.
     cpu_seconds: f64,
-    lines: String,
-}
-
-pub(super) async fn latencies(environment: &Environment, events: usize) -> anyhow::Result<String> {
-    let mut out = String::new();
-    for (latency, name) in [("0", "figures-0ms"), ("50 ms", "figures-50ms")] {
-        let run = measure(environment, name, latency, events, true).await?;
-        out += &format!("API latency {latency}, content 10 KB\n{}\n", run.lines);
-    }
-    Ok(out)
 }
 
 /// The same load with both guarantees, alternating, so that what else happens on the machine hits both.
@@ -76,30 +67,14 @@ async fn measure(
     let before: HashMap<String, f64> = job.usage().into_iter().map(|(name, usage)| (name, usage.cpu_seconds)).collect();
     let started = Instant::now();
     produce(&job.spec.source, &inputs[WARM_UP..], 0).await?;
-    let produced = started.elapsed();
     job.all_done((WARM_UP + events) as u64, LIMIT).await?;
     let took = started.elapsed();
 
     let events_per_second = events as f64 / took.as_secs_f64();
-    let mut lines = format!(
-        "  events/s                   {events_per_second:>10.0}   ({events} in {:.1} s, of which writing them took {:.1} s)\n",
-        took.as_secs_f64(),
-        produced.as_secs_f64()
-    );
-    let mut cpu_seconds = 0.0;
-    for (process, usage) in job.usage() {
-        let spent = (usage.cpu_seconds - before.get(&process).copied().unwrap_or(0.0)) * 1000.0 / events as f64;
-        cpu_seconds += if process.starts_with("taskmanager") { spent } else { 0.0 };
-        lines += &format!(
-            "  {process:16} {spent:>8.3} CPU-s per 1,000 events, RSS {:>5.0} MB, peak {:>5.0} MB\n",
-            usage.rss_bytes as f64 / 1e6,
-            usage.peak_bytes as f64 / 1e6
-        );
-    }
-    lines += &format!("  (stub wiki since its start: {:.1} CPU-s)\n", stub.process.usage()?.cpu_seconds);
-    let completed = job.admin.checkpoints().await?.into_iter().filter(|found| found.status == "COMPLETED");
-    lines += &format!("  checkpoints {}\n", Percentiles::of_micros(completed.map(|c| c.duration_us).collect()));
+    let spent = |(process, usage): (String, Usage)| usage.cpu_seconds - before.get(&process).copied().unwrap_or(0.0);
+    let taskmanagers = job.usage().into_iter().filter(|(process, _)| process.starts_with("taskmanager"));
+    let cpu_seconds = taskmanagers.map(spent).sum::<f64>() * 1000.0 / events as f64;
     job.shut_down().await?;
     job.verdict(&stub.truth, &no_overrides).await?;
-    Ok(Run { events_per_second, cpu_seconds, lines })
+    Ok(Run { events_per_second, cpu_seconds })
 }
