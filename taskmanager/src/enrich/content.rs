@@ -8,6 +8,21 @@ use super::{
     routes::Kind,
 };
 
+/// Where [`fill`] puts texts; the role of a slot is `*`.
+pub(crate) const TEXTS: [[&str; 4]; 3] = [
+    ["revision", "content_slots", "*", "content_body"],
+    ["revision", "content_slots", "*", "content_model"],
+    ["revision", "content_slots", "*", "content_format"],
+];
+
+/// Whether [`fill`] changes nothing of the event but these texts, each to another or a new one.
+pub(crate) fn changes_texts_alone(target: &Target, revision: &Revision, link: Option<&Link>) -> bool {
+    let is_text = |(role, slot): (&String, &Slot)| {
+        matches!(slot.content, Content::Text(_)) && target.roles.iter().any(|listed| listed == role)
+    };
+    link.is_none() && target.content_visible && !revision.slots.is_empty() && revision.slots.iter().all(is_text)
+}
+
 /// Adds content and redirect target to the changes.
 ///
 /// # Errors

@@ -52,6 +52,8 @@ pub struct ReconcileEnricher {
     sink: OutputStream,
     error_sink: OutputStream,
     schema: Schema,
+    /// Content makes no valid event invalid: the sink's schema takes any text there.
+    takes_any_content: bool,
     unknown_fields: UnknownFields,
     validate_output: bool,
     revisions: Batcher<Revisions>,
@@ -86,6 +88,7 @@ impl ReconcileEnricher {
             emitter_id: job_name.to_owned(),
             sink,
             error_sink,
+            takes_any_content: content::TEXTS.iter().all(|path| schema.takes_any_text(path)),
             schema,
             unknown_fields: config.unknown_fields,
             validate_output: config.validate_output,
@@ -120,8 +123,14 @@ impl ReconcileEnricher {
         let kind = match route {
             Route::Enrich(target) => {
                 let (revision, link) = self.fetch(&target, born).await?;
+                let valid = self.takes_any_content && content::changes_texts_alone(&target, &revision, link.as_ref());
                 content::fill(&mut patch, &target, revision, link.as_ref())?;
-                self.conform(&mut patch, &mut event, Kind::InvalidOutput)?;
+                if valid {
+                    // The key may be made of what has changed.
+                    patch.apply_to_value(&mut event);
+                } else {
+                    self.conform(&mut patch, &mut event, Kind::InvalidOutput)?;
+                }
                 OutcomeKind::Enriched
             }
             Route::Delete | Route::Canary => OutcomeKind::PassedThrough,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use rdkafka::{
     ClientContext, Message as _, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
@@ -246,6 +247,13 @@ impl Reader {
     }
 
     fn wait_for_room(&self, cell: &SplitCell, record: &SourceRecord) -> Option<crate::budget::Admission> {
+        if cell.is_closed() || self.wanted.stop.is_cancelled() {
+            return None;
+        }
+        // Where there is room, the usual case, nothing waits and the runtime is not asked.
+        if let Some(admission) = self.shared.pipeline.admit(record).now_or_never() {
+            return Some(admission);
+        }
         self.shared.runtime.block_on(async {
             tokio::select! {
                 biased;

@@ -58,11 +58,10 @@ pub(super) struct RevisionsAnswer {
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct Envelope<'a, Q> {
     #[serde(borrow)]
     error: Option<ApiError<'a>>,
-    #[serde(borrow)]
-    query: Option<&'a RawValue>,
+    query: Option<Q>,
     #[serde(default)]
     batchcomplete: bool,
     #[serde(rename = "continue")]
@@ -185,19 +184,28 @@ pub(super) fn read_query<'a, Q: Deserialize<'a>>(
         let kind = if error.is_data() { Kind::OtherShape } else { Kind::NotJson };
         Fault::new(kind, format!("{domain}: {what}: {error}"))
     };
-    let envelope: Envelope<'_> =
-        serde_json::from_slice(&answer.body).map_err(|error| unreadable(&error, "the answer is not the API's JSON"))?;
+    let text = str::from_utf8(&answer.body)
+        .map_err(|error| Fault::new(Kind::NotJson, format!("{domain}: the answer is not the API's JSON: {error}")))?;
+    // In one pass, for it may be megabytes. Only an answer that cannot be read is looked at again: the API's own error counts,
+    // whatever else there is.
+    let envelope = serde_json::from_str::<Envelope<'_, Q>>(text).or_else(|why| {
+        let envelope: Envelope<'_, IgnoredAny> =
+            serde_json::from_str(text).map_err(|error| unreadable(&error, "the answer is not the API's JSON"))?;
+        Err(match envelope.error {
+            Some(error) => api_fault(domain, &error, answer.retry_after),
+            None => unreadable(&why, "the answer's `query` is not as documented"),
+        })
+    })?;
     if let Some(error) = envelope.error {
         return Err(api_fault(domain, &error, answer.retry_after));
     }
     let query = match envelope.query {
-        Some(query) => query.get(),
+        Some(query) => query,
         // So the API says that it has nothing: a redirect page whose target cannot be read is in none of its lists.
-        None if envelope.batchcomplete => "{}",
+        None if envelope.batchcomplete => serde_json::from_str("{}")
+            .map_err(|error| unreadable(&error, "the answer's `query` is not as documented"))?,
         None => return Err(Fault::new(Kind::OtherShape, format!("{domain}: the answer has no `query`"))),
     };
-    let query =
-        serde_json::from_str(query).map_err(|error| unreadable(&error, "the answer's `query` is not as documented"))?;
     let text = |value: Value| if let Value::String(text) = value { text } else { value.to_string() };
     let next = envelope.next.map(|next| next.into_iter().map(|(name, value)| (name, text(value))).collect());
     Ok((query, next))
