@@ -27,8 +27,8 @@ const BATCH_BYTES: u64 = 1_000_000;
 /// Bytes that wait in a producer. Results wait before it, inside the taskmanager's own budget.
 const PRODUCER_QUEUE_KBYTES: u64 = 65_536;
 
-/// Bytes fetched ahead by one reader.
-const CONSUMER_QUEUE_KBYTES: u64 = 16_384;
+/// Bytes fetched ahead by one reader, of which a taskmanager has one for each partition: some thousand events.
+const CONSUMER_QUEUE_KBYTES: u64 = 4096;
 
 /// Largest answer to one fetch.
 const FETCH_BYTES: u64 = 16 * 1024 * 1024;
