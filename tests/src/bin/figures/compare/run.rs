@@ -86,7 +86,7 @@ async fn bare(
     let bootstrap = environment.kafka().await?;
     let (source, sink) = (format!("{name}.source"), format!("{name}.sink"));
     create_topics(&bootstrap, &[(&source, plan.partitions), (&sink, plan.partitions)]).await?;
-    produce(&bootstrap, &plan.load.events(&source, plan.events), 0).await?;
+    let events = plan.load.events(&source, plan.events);
     let settings = Loop {
         bootstrap: bootstrap.clone(),
         source: source.clone(),
@@ -97,13 +97,15 @@ async fn bare(
     let mut command = itself("bare-loop", &settings)?;
     let mut process = Process::start(name, &environment.workspace.run, &mut command)?;
     let watch = Watch::start(&bootstrap, &sink, api, vec![process.pid]);
+    produce(&bootstrap, &events, 0).await?;
+    let ready = watch.begun.elapsed();
     until("the loop to be at its end", LIMIT, async || {
         process.must_live()?;
         Ok((watch.produced() >= plan.events as u64).then_some(()))
     })
     .await?;
     process.kill().await?;
-    let steady = watch.end(plan, Duration::ZERO)?;
+    let steady = watch.end(plan, ready)?;
     delete_topics(&bootstrap, &[&source, &sink]).await?;
     Ok(Figures { steady, checkpoints: None })
 }
@@ -117,15 +119,16 @@ async fn weir(
 ) -> anyhow::Result<Figures> {
     let mut job = prepared(environment, name, plan, api, |_| ()).await?;
     let events = plan.load.events(&job.source_topics()[0], plan.events);
-    produce(&job.spec.source, &events, 0).await?;
-    drop(events);
     job.start_jobmanager()?;
     for _ in 0..taskmanagers {
         job.start_taskmanager()?;
     }
+    job.running(taskmanagers).await?;
     let pids = job.taskmanagers.iter().map(|process| process.pid).collect();
     let watch = Watch::start(&job.spec.sink, &job.sink_topic(), api, pids);
-    job.running(taskmanagers).await?;
+    // Written much faster than it is worked off: a backlog, from which the figures are taken.
+    produce(&job.spec.source, &events, 0).await?;
+    drop(events);
     let ready = watch.begun.elapsed();
     job.all_done(plan.events as u64, LIMIT).await?;
     let steady = watch.end(plan, ready)?;
