@@ -15,10 +15,10 @@ const UNIT: u64 = 1024;
 /// records bounded.
 const RECORD_OVERHEAD: u64 = 1024;
 
-/// Share of the memory limit that is the default budget, in percent, and its upper bound: more makes nothing faster. Two
-/// thousand events of 10 KB in flight take 80 MB, and thirty of the largest pages fill it, which one connection cannot.
+/// Share of the memory limit that is the default budget, in percent, and its upper bound: with more, output that waits for
+/// Kafka would fill it, and nothing would be faster. It holds 1,800 events of 10 KB of content in flight.
 const DEFAULT_PERCENT: u64 = 40;
-const DEFAULT_MAX: ByteSize = ByteSize::mib(128);
+const DEFAULT_MAX: ByteSize = ByteSize::mib(64);
 
 /// The budget. Cheap to clone; waiters are served in order.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ impl Held {
     }
 }
 
-/// The budget to use when none is configured: 40 % of the memory limit that the process sees, at most 128 MiB.
+/// The budget to use when none is configured: 40 % of the memory limit that the process sees, at most 64 MiB.
 #[must_use]
 pub fn default_budget() -> ByteSize {
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
@@ -202,10 +202,10 @@ mod tests {
     #[test]
     fn the_default_is_a_share_of_the_limit() {
         for (limit, expected) in [
-            (Some(300_000_000), 120_000_000),
-            (Some(1_500_000_000), 128 << 20),
-            (Some(1 << 40), 128 << 20),
-            (None, 128 << 20),
+            (Some(100_000_000), 40_000_000),
+            (Some(1_500_000_000), 64 << 20),
+            (Some(1 << 40), 64 << 20),
+            (None, 64 << 20),
         ] {
             assert_eq!(share_of(limit).0, expected);
         }

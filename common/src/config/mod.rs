@@ -551,7 +551,7 @@ pub struct Taskmanager {
     /// Prometheus metrics and health listen here. Default `127.0.0.1:0`: any free port, logged.
     pub metrics_bind: String,
     /// Bytes of events, answers and results held at once. Default: 40 % of the memory limit that the process sees, at
-    /// most 128 MiB.
+    /// most 64 MiB.
     pub memory_budget: Option<ByteSize>,
     /// Time for SIGTERM's drain; after it the process leaves anyway. Default 25 s, under Kubernetes' 30.
     #[serde(with = "duration")]

@@ -24,8 +24,13 @@ const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_576;
 /// topic limit of 1 MiB whatever the largest single record may be.
 const BATCH_BYTES: u64 = 1_000_000;
 
+/// How long a batch waits for more. Nobody sees a record before its transaction commits, so it delays nothing but the end of a
+/// cut. With less, a busy broker soon has the five requests that an idempotent producer may have in flight, and while it has,
+/// librdkafka spins: it looks at once again for a batch that may not be sent yet.
+const LINGER_MS: u64 = 20;
+
 /// Bytes that wait in a producer. Results wait before it, inside the taskmanager's own budget.
-const PRODUCER_QUEUE_KBYTES: u64 = 65_536;
+const PRODUCER_QUEUE_KBYTES: u64 = 16_384;
 
 /// Bytes fetched ahead by one reader, of which a taskmanager has one for each partition: some thousand events.
 const CONSUMER_QUEUE_KBYTES: u64 = 4096;
@@ -173,7 +178,7 @@ fn producer(client: &mut ClientConfig, config: &Config) {
     let message_bytes = effective_max_message_bytes(config);
     client.set("enable.idempotence", "true").set("acks", "all").set("message.max.bytes", message_bytes.to_string());
     default(client, "compression.codec", "lz4");
-    default(client, "linger.ms", 5);
+    default(client, "linger.ms", LINGER_MS);
     // The Java client's, so that a page's events stay in the partition where other producers put them.
     default(client, "partitioner", "murmur2_random");
     // Just after a commit the broker answers CONCURRENT_TRANSACTIONS; the default of 100 ms is what a cut would take.

@@ -30,7 +30,7 @@ fn the_sinks_producer_is_what_exactly_once_needs() {
         ("message.timeout.ms", "30000"),
         ("transaction.timeout.ms", "60000"),
         ("retry.backoff.ms", "10"),
-        ("linger.ms", "5"),
+        ("linger.ms", "20"),
         ("compression.codec", "lz4"),
         ("partitioner", "murmur2_random"),
         ("batch.size", "1000000"),

@@ -35,7 +35,7 @@ use crate::record::{Destination, Outcome, OutputRecord, SourceRecord};
 const RESERVED_CONTENT_MAX: u64 = 16 * 1024 * 1024;
 
 /// What an event takes beside its content: buffers, headers, bookkeeping.
-const RESERVED_BASE: u64 = 8 * 1024;
+const RESERVED_BASE: u64 = 4 * 1024;
 
 /// The output streams' JSON schemas, `$ref` resolved.
 #[derive(Clone, Debug)]
