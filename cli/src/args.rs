@@ -47,6 +47,9 @@ pub enum Command {
     /// List the job's transactional ids, abort what is open on one
     #[command(subcommand)]
     Transactions(admin::TransactionsCommand),
+    /// List and show the job's error events
+    #[command(subcommand)]
+    Errors(admin::ErrorsCommand),
     /// Check configuration files, without network
     #[command(subcommand)]
     Config(config_check::ConfigCommand),

@@ -31,6 +31,7 @@ pub async fn run(cli: args::Cli) -> Outcome {
         Command::Resume(connection) => admin::resume(&connection).await,
         Command::Reset(args) => admin::reset(args).await,
         Command::Transactions(command) => admin::transactions(command).await,
+        Command::Errors(command) => admin::errors(command).await,
         Command::Config(command) => config_check::run(command),
         Command::Enrich(args) => enrich::run(args).await,
         Command::Demo(args) => demo::run(args).await,

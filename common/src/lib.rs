@@ -8,6 +8,7 @@ pub mod http;
 pub mod ids;
 pub mod kafka;
 pub mod progress;
+pub mod raw_event;
 pub mod schema;
 pub mod split;
 pub mod streams;

@@ -2,6 +2,7 @@
 
 pub mod coordinator;
 mod deadline;
+pub mod errors;
 mod exit;
 pub mod http;
 pub mod job;

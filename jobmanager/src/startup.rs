@@ -97,7 +97,8 @@ pub(crate) async fn prepare(
     } else {
         snapshots.claim(plan.leader_epoch).await?;
     }
-    let backend = KafkaBackend::new(kafka, streams.source_topics.clone(), config.job.splits_per_partition);
+    let (source_topics, error_topic) = (streams.source_topics.clone(), streams.error_sink.topic.clone());
+    let backend = KafkaBackend::new(kafka, source_topics, error_topic, config.job.splits_per_partition);
     Ok(Parts {
         config: Arc::clone(config),
         config_digest: config.digest(),

@@ -1,6 +1,7 @@
 //! What flows through a taskmanager: a record of the source, and what became of it.
 
 use bytes::Bytes;
+pub use weir_common::kafka::headers;
 use weir_common::{
     counters::OutcomeKind,
     split::{TopicName, TopicPartition},
@@ -62,14 +63,4 @@ pub struct Outcome {
     pub output: Option<OutputRecord>,
     /// The error event's `error_type`, for the metrics.
     pub error_type: Option<&'static str>,
-}
-
-/// Header names of the source position, on every output record.
-pub mod headers {
-    /// Source topic.
-    pub const SOURCE_TOPIC: &str = "weir-source-topic";
-    /// Source partition, decimal.
-    pub const SOURCE_PARTITION: &str = "weir-source-partition";
-    /// Source offset, decimal.
-    pub const SOURCE_OFFSET: &str = "weir-source-offset";
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod document;
+mod errors;
 mod offsets;
 mod operations;
 mod progress;
@@ -20,6 +21,7 @@ pub use self::commands::{
     CheckpointsArgs, RestoreArgs, SavepointCommand, StopArgs, checkpoints, restore, savepoint, splits, status, stop,
     taskmanagers,
 };
+pub use self::errors::{ErrorsCommand, FilterArgs, Place, errors};
 pub use self::offsets::{ExportArgs, Form, ImportArgs};
 pub use self::operations::{ResetArgs, SuspendArgs, reset, resume, suspend};
 pub use self::transactions::{TransactionsCommand, transactions};

@@ -2,6 +2,7 @@
 //! does by itself is not what exactly-once needs.
 
 pub mod doubt;
+pub mod headers;
 mod logging;
 mod properties;
 mod within;
@@ -93,6 +94,18 @@ pub fn error_producer(config: &Config) -> Option<ClientConfig> {
 pub fn progress_consumer(config: &Config) -> ClientConfig {
     let mut client = sink_reader(config, "progress");
     stable(&mut client, &progress_topic(&config.stream_manager.job_name));
+    client
+}
+
+/// Reads the error sink's topic, which may be on a cluster of its own: committed records only.
+#[must_use]
+pub fn error_consumer(config: &Config) -> ClientConfig {
+    let manager = &config.stream_manager;
+    // On the sink's own cluster the sink's producer writes it, by the sink's properties.
+    let options = if error_sink_is_elsewhere(config) { &manager.error_sink.options } else { &manager.sink.options };
+    let mut client = base(config, "errors", &options.bootstrap_servers, &options.properties, Role::Connection);
+    // Named because manual assignment needs a name; nothing is committed in it here.
+    stable(&mut client, &progress_topic(&manager.job_name));
     client
 }
 

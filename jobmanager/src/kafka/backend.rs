@@ -15,6 +15,7 @@ use weir_common::{
 use super::{Kafka, KafkaProblem};
 use crate::{
     coordinator::event::SplitStates,
+    errors::{ErrorEvent, Filter, Found, Position},
     runtime::{
         ResetTo,
         backend::{Backend, SinkEnd},
@@ -27,14 +28,20 @@ use crate::{
 pub struct KafkaBackend {
     kafka: Kafka,
     source_topics: Mutex<Vec<String>>,
+    error_topic: String,
     splits_per_partition: SplitsPerPartition,
 }
 
 impl KafkaBackend {
     /// For a job that reads these topics.
     #[must_use]
-    pub fn new(kafka: Kafka, source_topics: Vec<String>, splits_per_partition: SplitsPerPartition) -> Self {
-        Self { kafka, source_topics: Mutex::new(source_topics), splits_per_partition }
+    pub fn new(
+        kafka: Kafka,
+        source_topics: Vec<String>,
+        error_topic: String,
+        splits_per_partition: SplitsPerPartition,
+    ) -> Self {
+        Self { kafka, source_topics: Mutex::new(source_topics), error_topic, splits_per_partition }
     }
 
     fn source_topics(&self) -> Vec<String> {
@@ -119,5 +126,13 @@ impl Backend for KafkaBackend {
             return Ok(BTreeMap::new());
         }
         self.kafka.start_offsets(new, StartingOffsets::Earliest).await
+    }
+
+    async fn list_errors(&self, filter: Filter, limit: usize) -> Result<Found, KafkaProblem> {
+        self.kafka.list_errors(self.error_topic.clone(), filter, limit).await
+    }
+
+    async fn error_at(&self, position: Position) -> Result<Option<(ErrorEvent, Vec<u8>)>, KafkaProblem> {
+        self.kafka.error_at(self.error_topic.clone(), position).await
     }
 }

@@ -6,10 +6,12 @@
 
 mod backend;
 mod describe;
+mod errors;
 mod fence;
 mod lock;
 mod off_thread;
 mod progress;
+mod range;
 mod sink_ends;
 pub(crate) mod source;
 mod topics;

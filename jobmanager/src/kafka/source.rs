@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _},
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
     error::RDKafkaErrorCode,
 };
 use weir_common::{
@@ -190,8 +190,8 @@ fn commit(
 }
 
 /// The oldest offset of a partition and its end, as far as the client's isolation level lets it see.
-pub(super) fn watermarks(
-    client: &Consumer,
+pub(super) fn watermarks<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
     partition: &TopicPartition,
     address: &str,
 ) -> Result<(i64, i64), KafkaProblem> {

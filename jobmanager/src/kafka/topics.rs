@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
-    consumer::Consumer as _,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use weir_common::{kafka as settings, split::TopicName};
 
-use super::{Consumer, Kafka, KafkaProblem, REQUEST_TIMEOUT, problem, refused};
+use super::{Kafka, KafkaProblem, REQUEST_TIMEOUT, problem, refused};
 
 /// Kafka's name of the limit.
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -25,7 +25,11 @@ const CREATION_POLLS: usize = 100;
 const CREATION_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many partitions a topic has; `None` where there is none.
-pub(super) fn partition_count(consumer: &Consumer, topic: &str, address: &str) -> Result<Option<i32>, KafkaProblem> {
+pub(super) fn partition_count<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    address: &str,
+) -> Result<Option<i32>, KafkaProblem> {
     let what = || format!("asking {address} for topic `{topic}`");
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| problem(&what(), &error))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };

@@ -11,6 +11,7 @@ use weir_common::{
 use super::ResetTo;
 use crate::{
     coordinator::event::SplitStates,
+    errors::{ErrorEvent, Filter, Found, Position},
     kafka::KafkaProblem,
     start::{JobRecord, topics::TopicIds},
 };
@@ -84,4 +85,10 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
         &self,
         known: BTreeSet<TopicPartition>,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem>;
+
+    /// The newest error events that the filter takes, at most `limit`.
+    async fn list_errors(&self, filter: Filter, limit: usize) -> Result<Found, KafkaProblem>;
+
+    /// The error event at an offset, with its text; `None` where there is no record.
+    async fn error_at(&self, position: Position) -> Result<Option<(ErrorEvent, Vec<u8>)>, KafkaProblem>;
 }

@@ -1,6 +1,6 @@
 //! What others hold of the runtime: hides the channel.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -11,7 +11,11 @@ use weir_common::{
 };
 use weir_proto::v1;
 
-use super::{Command, backend::SinkEnd, view::View};
+use super::{
+    Command,
+    backend::{Backend, SinkEnd},
+    view::View,
+};
 use crate::coordinator::{
     action::Reply,
     event::{Allowed, HeldSlot, SplitStates},
@@ -149,11 +153,18 @@ pub struct Gone;
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Handle {
-    pub(super) fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { commands }
+    pub(super) fn new(commands: mpsc::Sender<Command>, backend: Arc<dyn Backend>) -> Self {
+        Self { commands, backend }
+    }
+
+    /// Kafka, for what an operator asks and the running job has no part in.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
     }
 
     pub(super) async fn send(&self, command: Command) -> Result<(), Gone> {

@@ -249,7 +249,7 @@ impl Runtime {
             leader_epoch: plan.leader_epoch,
             term,
             index: Mutex::new(index),
-            commands: sender.clone(),
+            commands: sender,
             tasks: TaskTracker::new(),
         });
         let loud = |finding: &&crate::start::Finding| finding.severity == crate::start::Severity::Warning;
@@ -283,7 +283,8 @@ impl Runtime {
         for (topic, message) in plan.recreated {
             runtime.apply(Event::TopicRecreated { topic, message });
         }
-        (runtime, Handle::new(sender))
+        let handle = runtime.handle();
+        (runtime, handle)
     }
 
     /// Runs until the job ends (`Ok`), `shutdown` (`Ok`), or it cannot go on. Tasks that are still running are left to
@@ -332,7 +333,7 @@ impl Runtime {
     }
 
     fn handle(&self) -> Handle {
-        Handle::new(self.shared.commands.clone())
+        Handle::new(self.shared.commands.clone(), Arc::clone(&self.shared.backend))
     }
 
     fn take(&mut self, command: Command) {

@@ -54,6 +54,8 @@ pub struct View {
     pub lag: Option<i64>,
     /// Where snapshots are.
     pub storage: String,
+    /// Where error events go.
+    pub error_topic: String,
 }
 
 /// A taskmanager.
@@ -144,6 +146,7 @@ impl Runtime {
             moves: self.coordinator.moves(),
             lag: self.lag(),
             storage: self.shared.snapshots.address().to_owned(),
+            error_topic: self.job.error_sink.as_ref().map(|sink| sink.topic.clone()).unwrap_or_default(),
         }
     }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
+use weir_common::raw_event::{REPLACED_NOTE, cut_note};
 
 use super::{output::timestamp_text, stream::OutputStream};
 
@@ -75,10 +76,10 @@ pub(crate) fn error_event(
         raw_event: "",
     };
     if std::str::from_utf8(raw).is_err() {
-        event.message.push_str(" (raw_event: bytes that are not UTF-8 are shown as U+FFFD)");
+        event.message.push_str(REPLACED_NOTE);
     }
     let full = raw_text.len();
-    let note = format!(" (raw_event cut to fit the topic; the input has {full} bytes)");
+    let note = cut_note(full);
     let taken = encode(&event).len() + note.len();
     let fitting = if bytes_max == 0 { full } else { fitting_prefix(&raw_text, bytes_max.saturating_sub(taken)) };
     if fitting < full {

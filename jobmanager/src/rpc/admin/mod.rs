@@ -1,5 +1,6 @@
 //! What operators call.
 
+mod errors;
 mod info;
 mod offsets;
 mod operations;
@@ -156,5 +157,16 @@ impl AdminService for Service {
         request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
         Ok(Response::new(self.abort(&request.into_inner().transaction).await?))
+    }
+
+    async fn list_errors(
+        &self,
+        request: Request<v1::ListErrorsRequest>,
+    ) -> Result<Response<v1::ListErrorsResponse>, Status> {
+        Ok(Response::new(self.errors(request.into_inner()).await?))
+    }
+
+    async fn get_error(&self, request: Request<v1::GetErrorRequest>) -> Result<Response<v1::GetErrorResponse>, Status> {
+        Ok(Response::new(self.error(request.into_inner()).await?))
     }
 }

@@ -34,6 +34,7 @@ use weir_proto::v1::{
 use crate::{
     Exit,
     coordinator::event::{Grants, SplitState, SplitStates},
+    errors::{self, ErrorEvent, Filter, Found, FoundInPartition, Position},
     job,
     kafka::{KafkaProblem, ProgressIndex},
     leadership::Term,
@@ -69,6 +70,13 @@ pub(super) struct Kafka {
     pub(super) mirrored: Mutex<BTreeMap<TopicPartition, i64>>,
     pub(super) read_also: Mutex<Vec<String>>,
     pub(super) groups: Mutex<BTreeMap<String, BTreeMap<TopicPartition, i64>>>,
+    /// Of source `t-0`, each as old as its offset in milliseconds.
+    pub(super) errors: Mutex<Vec<(Position, Vec<u8>)>>,
+}
+
+fn error_event((partition, offset): Position, value: &[u8]) -> ErrorEvent {
+    let source = [Some(&b"t"[..]), Some(b"0"), Some(b"3")];
+    errors::read(&errors::Stored { position: (partition, offset), timestamp_ms: offset, value, source })
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -168,6 +176,19 @@ impl Backend for Kafka {
 
     async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
         Ok(BTreeMap::new())
+    }
+
+    async fn list_errors(&self, filter: Filter, limit: usize) -> Result<Found, KafkaProblem> {
+        let stored = locked(&self.errors);
+        let events = stored.iter().map(|(position, value)| error_event(*position, value));
+        let errors = events.filter(|error| filter.takes(error)).collect();
+        Ok(Found::newest(vec![FoundInPartition { errors, ..FoundInPartition::default() }], limit))
+    }
+
+    async fn error_at(&self, position: Position) -> Result<Option<(ErrorEvent, Vec<u8>)>, KafkaProblem> {
+        let errors = locked(&self.errors);
+        let found = errors.iter().find(|(at, _)| *at == position);
+        Ok(found.map(|(at, value)| (error_event(*at, value), value.clone())))
     }
 }
 

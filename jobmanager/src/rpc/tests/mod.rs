@@ -2,6 +2,7 @@
 
 mod admin;
 mod attach;
+mod errors;
 mod harness;
 mod offsets;
 mod streams;
