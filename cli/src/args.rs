@@ -47,7 +47,7 @@ pub enum Command {
     /// List the job's transactional ids, abort what is open on one
     #[command(subcommand)]
     Transactions(admin::TransactionsCommand),
-    /// List and show the job's error events
+    /// List and show the job's error events, send their inputs through again
     #[command(subcommand)]
     Errors(admin::ErrorsCommand),
     /// Check configuration files, without network

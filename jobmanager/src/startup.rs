@@ -253,7 +253,7 @@ async fn read_progress(kafka: &Kafka, partitions: i32, record: &mut Option<JobRe
 }
 
 /// Partitions of a topic that the job has read before start at their oldest record, whatever is configured: they are new
-/// since, and what came before they were noticed belongs to the job.
+/// since, and what came before they were noticed belongs to the job. So does all of its own replay topic.
 async fn start_offsets(
     config: &Config,
     kafka: &Kafka,
@@ -263,8 +263,9 @@ async fn start_offsets(
     let stored = facts.snapshot.iter().flat_map(|snapshot| snapshot.splits.keys());
     let former = facts.former.iter().flat_map(|former| former.progress.keys());
     let known: Vec<&SplitId> = facts.progress.keys().chain(former).chain(stored).collect();
-    let (grown, fresh): (Vec<_>, Vec<_>) =
-        partitions.into_iter().partition(|partition| known.iter().any(|split| split.topic == partition.topic));
+    let replay = weir_common::kafka::replay_topic(&config.stream_manager.job_name);
+    let belongs = |topic: &TopicName| **topic == *replay || known.iter().any(|split| split.topic == *topic);
+    let (grown, fresh): (Vec<_>, Vec<_>) = partitions.into_iter().partition(|partition| belongs(&partition.topic));
     let mut offsets = kafka.start_offsets(grown, StartingOffsets::Earliest).await?;
     offsets.extend(kafka.start_offsets(fresh, config.job.starting_offsets).await?);
     Ok(offsets)

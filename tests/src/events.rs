@@ -94,6 +94,18 @@ impl Maker {
         self.input(stubbed(stub, wiki_id, domain, page_id, page_id * 1000 + revision))
     }
 
+    /// An edit of this page to a revision that the stub wiki does not know when it is asked for the first time.
+    #[must_use]
+    pub fn late(&mut self, stub: &StubWiki, page_id: i64) -> Input {
+        let (wiki_id, domain) = WIKIS[0];
+        let about = stubbed(stub, wiki_id, domain, page_id, page_id * 1000 + 996);
+        self.made += 1;
+        let topic = self.topics.choose(&mut self.rng).expect("two").clone();
+        let key = format!(r#"{{"wiki_id":"{wiki_id}","page_id":{page_id}}}"#).into_bytes();
+        let event = self.event(&about, "edit", domain, about.rev_id);
+        Input { topic, key: Some(key), value: Some(event.into_bytes()) }
+    }
+
     fn input(&mut self, about: About) -> Input {
         self.made += 1;
         let topic = self.topics.choose(&mut self.rng).expect("two").clone();

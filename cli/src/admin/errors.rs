@@ -7,7 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use weir_proto::v1;
 
-use super::{Connection, progress};
+use super::{
+    Connection, progress,
+    replay::{ReplayArgs, replay},
+};
 use crate::{
     args::parse_duration,
     exit::{Failure, Outcome, Reason},
@@ -44,6 +47,8 @@ pub enum ErrorsCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Send the inputs of error events through the enrichment again, each once
+    Replay(ReplayArgs),
 }
 
 /// Which error events are meant. Given several times or separated by commas, any of the values.
@@ -67,6 +72,11 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { from, to, error_type, wiki, source } = self;
+        from.is_none() && to.is_none() && error_type.is_empty() && wiki.is_empty() && source.is_empty()
+    }
+
     pub(super) fn to_proto(&self) -> v1::ErrorFilter {
         let unix_ms = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_millisecond);
         v1::ErrorFilter {
@@ -119,6 +129,7 @@ pub async fn errors(command: ErrorsCommand) -> Outcome {
             let document = json!({ "error": error(&info), "event": event });
             output::show(connection.output, &document, || format!("{}\n\n{event:#}", described(&info)))
         }
+        ErrorsCommand::Replay(args) => replay(args).await,
     }
 }
 

@@ -6,6 +6,7 @@ mod errors;
 mod offsets;
 mod operations;
 mod progress;
+mod replay;
 mod tables;
 mod transactions;
 
@@ -24,6 +25,7 @@ pub use self::commands::{
 pub use self::errors::{ErrorsCommand, FilterArgs, Place, errors};
 pub use self::offsets::{ExportArgs, Form, ImportArgs};
 pub use self::operations::{ResetArgs, SuspendArgs, reset, resume, suspend};
+pub use self::replay::ReplayArgs;
 pub use self::transactions::{TransactionsCommand, transactions};
 use crate::{
     args::parse_duration,

@@ -133,7 +133,11 @@ impl ClientContext for DoubtingContext {
 impl ProducerContext for DoubtingContext {
     type DeliveryOpaque = ();
 
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.flag.raise(Doubt::FailedDelivery(error.to_string()));
+        }
+    }
 }
 
 #[cfg(test)]

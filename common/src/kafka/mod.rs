@@ -45,18 +45,29 @@ pub fn progress_topic(job: &str) -> String {
     format!("{job}.progress")
 }
 
+/// `<job>.replay`: name of the topic, on the sink cluster, of inputs that an operator sent through again. The job reads it
+/// beside the source's topics once it exists.
+#[must_use]
+pub fn replay_topic(job: &str) -> String {
+    format!("{job}.replay")
+}
+
 /// Reads source partitions by manual assignment; commits nothing, resets nothing by itself.
 #[must_use]
 pub fn source_consumer(config: &Config) -> ClientConfig {
     let options = &config.stream_manager.source.options;
     let mut client = base(config, "source", &options.bootstrap_servers, &options.properties, Role::Consumer);
-    default(&mut client, "fetch.max.bytes", FETCH_BYTES);
-    default(&mut client, "queued.max.messages.kbytes", CONSUMER_QUEUE_KBYTES);
-    default(&mut client, "queued.min.messages", 10_000);
-    // How long a full queue holds the next fetch back: the default second would starve a fast reader.
-    default(&mut client, "fetch.queue.backoff.ms", 50);
-    default(&mut client, "check.crcs", true);
+    reader(&mut client);
     stable(&mut client, &options.consumer_group);
+    client
+}
+
+/// Reads the replay topic in the same way.
+#[must_use]
+pub fn replay_consumer(config: &Config) -> ClientConfig {
+    let mut client = sink_reader(config, "replay");
+    reader(&mut client);
+    stable(&mut client, &progress_topic(&config.stream_manager.job_name));
     client
 }
 
@@ -201,6 +212,15 @@ fn producer(client: &mut ClientConfig, config: &Config) {
     // A single record must fit, or it could never be sent.
     default(client, "queue.buffering.max.kbytes", PRODUCER_QUEUE_KBYTES.max(2 * message_bytes / 1024));
     default(client, "queue.buffering.max.messages", 100_000);
+}
+
+fn reader(client: &mut ClientConfig) {
+    default(client, "fetch.max.bytes", FETCH_BYTES);
+    default(client, "queued.max.messages.kbytes", CONSUMER_QUEUE_KBYTES);
+    default(client, "queued.min.messages", 10_000);
+    // How long a full queue holds the next fetch back: the default second would starve a fast reader.
+    default(client, "fetch.queue.backoff.ms", 50);
+    default(client, "check.crcs", true);
 }
 
 /// Manual assignment, stable reads, no commits and no resets by itself.

@@ -3,10 +3,15 @@
 
 mod event;
 mod filter;
+mod replay;
 
 use weir_common::{raw_event::RawEvent, split::TopicPartition};
 
-pub use self::{event::read, filter::Filter};
+pub use self::{
+    event::read,
+    filter::Filter,
+    replay::{Input, Origin, Replayed, Selection, Tally, TooMany, input, origin},
+};
 
 /// Where an error event is: partition of the error topic, and offset.
 pub type Position = (i32, i64);

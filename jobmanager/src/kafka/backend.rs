@@ -6,13 +6,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 use weir_common::{
     config::StartingOffsets,
     ids::SlotId,
-    split::{SplitId, SplitsPerPartition, TopicPartition},
+    split::{SplitId, SplitsPerPartition, TopicName, TopicPartition},
 };
 
-use super::{Kafka, KafkaProblem};
+use super::{Kafka, KafkaProblem, ReplayEnd, ReplayRequest, ReplayStep, Topics};
 use crate::{
     coordinator::event::SplitStates,
     errors::{ErrorEvent, Filter, Found, Position},
@@ -92,7 +93,8 @@ impl Backend for KafkaBackend {
     }
 
     async fn topic_ids(&self) -> Result<TopicIds, KafkaProblem> {
-        self.kafka.topic_ids(self.source_topics().iter().map(|topic| topic.as_str().into()).collect()).await
+        let topics = self.source_topics().into_iter().chain([self.kafka.replay_topic()]);
+        self.kafka.topic_ids(topics.map(TopicName::from).collect()).await
     }
 
     async fn commit_group(&self, group: String, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
@@ -134,5 +136,14 @@ impl Backend for KafkaBackend {
 
     async fn error_at(&self, position: Position) -> Result<Option<(ErrorEvent, Vec<u8>)>, KafkaProblem> {
         self.kafka.error_at(self.error_topic.clone(), position).await
+    }
+
+    async fn replay_errors(
+        &self,
+        request: ReplayRequest,
+        steps: mpsc::Sender<ReplayStep>,
+    ) -> Result<ReplayEnd, KafkaProblem> {
+        let topics = Topics { errors: self.error_topic.clone(), source: self.source_topics() };
+        self.kafka.replay_errors(topics, request, steps).await
     }
 }

@@ -19,19 +19,23 @@ use crate::start::topics::TopicIds;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Kafka {
-    /// The ids of these topics of the source cluster, as far as they are known: none of a topic that is not there, and none
-    /// at all from a broker that does not know of ids.
+    /// The ids of topics that the job reads, as far as they are known: none of a topic that is not there, and none at all
+    /// from a broker that does not know of ids.
     ///
     /// # Errors
-    /// The source cluster does not answer.
+    /// A cluster does not answer.
     pub async fn topic_ids(&self, topics: Vec<TopicName>) -> Result<TopicIds, KafkaProblem> {
         self.blocking(move |shared| {
-            let native = shared.source.client().native_client();
-            let found = describe(native, &topics, TIMEOUT);
-            found.map_err(|error| {
-                let address = shared.source_address();
-                KafkaProblem::Unreachable(format!("asking {address} for the ids of the source topics: {error}"))
-            })
+            let (replay, source): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| shared.is_replay(topic));
+            let mut found = TopicIds::new();
+            for topics in [source, replay].iter().filter(|topics| !topics.is_empty()) {
+                let (client, address) = shared.of_read(&topics[0]);
+                let ids = describe(client.client().native_client(), topics, TIMEOUT).map_err(|error| {
+                    KafkaProblem::Unreachable(format!("asking {address} for the ids of {}: {error}", topics.join(", ")))
+                })?;
+                found.extend(ids);
+            }
+            Ok(found)
         })
         .await
     }

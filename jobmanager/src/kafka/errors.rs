@@ -93,6 +93,10 @@ impl ErrorLog {
         Ok(Self { reader: RangeReader::new(config, "errors", "error_sink")?, topic })
     }
 
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     fn partition(&self, partition: i32) -> TopicPartition {
         TopicPartition { topic: self.topic.as_str().into(), partition }
     }

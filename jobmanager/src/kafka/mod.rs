@@ -12,6 +12,8 @@ mod lock;
 mod off_thread;
 mod progress;
 mod range;
+mod replay;
+mod replay_writer;
 mod sink_ends;
 pub(crate) mod source;
 mod topics;
@@ -35,6 +37,7 @@ pub use self::{
     backend::KafkaBackend,
     lock::LockLeadership,
     progress::{ProgressIndex, StoredProgress},
+    replay::{Phase, ReplayEnd, ReplayRequest, ReplayStep, Topics},
 };
 use crate::leadership::Term;
 
@@ -94,6 +97,8 @@ struct Shared {
     term: OnceLock<Arc<dyn Term>>,
     /// `None` after a write in doubt.
     writer: Mutex<Option<writer::Client>>,
+    /// Held while inputs are sent through again: one operator at a time.
+    replaying: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -114,6 +119,20 @@ impl Shared {
     fn source_address(&self) -> &str {
         &self.config.stream_manager.source.options.bootstrap_servers
     }
+
+    /// Whether it is the job's own topic of inputs that are done again, on the sink cluster.
+    fn is_replay(&self, topic: &str) -> bool {
+        topic == settings::replay_topic(self.job())
+    }
+
+    /// Who asks for offsets of a topic that the job reads, and where.
+    fn of_read(&self, topic: &str) -> (&Consumer, &str) {
+        if self.is_replay(topic) {
+            (&self.progress, self.sink_address())
+        } else {
+            (&self.source, self.source_address())
+        }
+    }
 }
 
 impl Kafka {
@@ -129,6 +148,7 @@ impl Kafka {
             fences: Semaphore::new(MAX_FENCES),
             term: OnceLock::new(),
             writer: Mutex::new(None),
+            replaying: Arc::new(Mutex::new(())),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -46,7 +46,8 @@ impl Kafka {
             };
             let mut offsets = BTreeMap::new();
             for partition in partitions {
-                let (low, high) = watermarks(&shared.source, &partition, shared.source_address())?;
+                let (client, address) = shared.of_read(&partition.topic);
+                let (low, high) = watermarks(client, &partition, address)?;
                 let offset = match start {
                     StartingOffsets::Earliest => low,
                     StartingOffsets::Latest => high,
@@ -84,7 +85,8 @@ impl Kafka {
                 if !partitions.contains(partition) {
                     return Err(KafkaProblem::Configuration(format!("{partition} is not read by this job")));
                 }
-                let (low, high) = watermarks(&shared.source, partition, shared.source_address())?;
+                let (client, address) = shared.of_read(&partition.topic);
+                let (low, high) = watermarks(client, partition, address)?;
                 if !(low..=high).contains(offset) {
                     return Err(KafkaProblem::Configuration(format!(
                         "offset {offset} of {partition} is not in the log, which goes from {low} to {high}"
@@ -100,19 +102,22 @@ impl Kafka {
     pub async fn log_ends(&self, partitions: Vec<TopicPartition>) -> BTreeMap<TopicPartition, i64> {
         let ends = self.blocking(move |shared| {
             let end = |partition: TopicPartition| {
-                watermarks(&shared.source, &partition, shared.source_address()).map(|(_, high)| (partition, high)).ok()
+                let (client, address) = shared.of_read(&partition.topic);
+                watermarks(client, &partition, address).map(|(_, high)| (partition, high)).ok()
             };
             Ok(partitions.into_iter().map_while(end).collect())
         });
         ends.await.unwrap_or_default()
     }
 
-    /// Commits the cursors to the job's consumer group, for lag tools. Never read back.
+    /// Commits the cursors to the job's consumer group, for lag tools. Never read back. The replay topic is left out: it may
+    /// not be on that cluster, and is nothing that another consumer reads.
     ///
     /// # Errors
     /// [`KafkaProblem::GroupHasMembers`]: somebody consumes with this group, so it belongs to them.
-    pub async fn mirror(&self, cursors: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
+    pub async fn mirror(&self, mut cursors: BTreeMap<TopicPartition, i64>) -> Result<(), KafkaProblem> {
         self.blocking(move |shared| {
+            cursors.retain(|partition, _| !shared.is_replay(&partition.topic));
             let group = &shared.config.stream_manager.source.options.consumer_group;
             let what = format!("mirroring lag to group {group} at {}", shared.source_address());
             commit(&shared.source, &cursors, &what, || {
@@ -205,7 +210,21 @@ fn since(
     partitions: &[TopicPartition],
     time: Timestamp,
 ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
-    let what = format!("asking {} for the offsets of {time}", shared.source_address());
+    let (replay, source): (Vec<_>, Vec<_>) =
+        partitions.iter().cloned().partition(|partition| shared.is_replay(&partition.topic));
+    let mut found = BTreeMap::new();
+    for partitions in [source, replay].iter().filter(|partitions| !partitions.is_empty()) {
+        found.extend(since_on(shared.of_read(&partitions[0].topic), partitions, time)?);
+    }
+    Ok(found)
+}
+
+fn since_on(
+    (client, address): (&Consumer, &str),
+    partitions: &[TopicPartition],
+    time: Timestamp,
+) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+    let what = format!("asking {address} for the offsets of {time}");
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         // The protocol's field for the offset carries the time here.
@@ -213,7 +232,7 @@ fn since(
             .add_partition_offset(&partition.topic, partition.partition, Offset::Offset(time.as_millisecond()))
             .map_err(|error| problem(&what, &error))?;
     }
-    let answer = shared.source.offsets_for_times(asked, REQUEST_TIMEOUT).map_err(|error| problem(&what, &error))?;
+    let answer = client.offsets_for_times(asked, REQUEST_TIMEOUT).map_err(|error| problem(&what, &error))?;
     let mut found = BTreeMap::new();
     for partition in partitions {
         let Some(element) = answer.find_partition(&partition.topic, partition.partition) else { continue };

@@ -17,6 +17,9 @@ const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// A broker that does not know the request (librdkafka's mock) never answers it.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The replay topic keeps what was replayed for so long at least, milliseconds.
+const REPLAY_RETENTION_MIN_MS: i64 = 7 * 24 * 3600 * 1000;
+
 /// `num_partitions` and replication: the broker's default.
 const BROKER_DEFAULT: i32 = -1;
 
@@ -40,6 +43,18 @@ pub(super) fn partition_count<C: ConsumerContext>(
     }
 }
 
+/// What an administrator's request comes to, for each thing that was asked for.
+type Done<T> = Result<T, (String, RDKafkaErrorCode)>;
+
+/// Why the one thing that was asked for was not done.
+fn code_of<T>(results: Result<Vec<Done<T>>, KafkaError>) -> Option<RDKafkaErrorCode> {
+    match results.map(|mut results| results.pop()) {
+        Ok(None | Some(Ok(_))) => None,
+        Ok(Some(Err((_, code)))) => Some(code),
+        Err(error) => Some(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+    }
+}
+
 fn missing(topic: &str, address: &str, key: &str) -> KafkaProblem {
     KafkaProblem::Configuration(format!(
         "topic `{topic}` ({key}) does not exist at {address}; create it, or correct the name or the address"
@@ -47,20 +62,23 @@ fn missing(topic: &str, address: &str, key: &str) -> KafkaProblem {
 }
 
 impl Kafka {
-    /// Partitions of the source topics.
+    /// Partitions of the source topics, and of the replay topic where there is one.
     ///
     /// # Errors
     /// [`KafkaProblem::Configuration`] names a topic that does not exist, and its key.
     pub async fn source_partitions(&self, topics: &[String]) -> Result<BTreeMap<TopicName, i32>, KafkaProblem> {
         let topics = topics.to_vec();
         self.blocking(move |shared| {
+            let replay = settings::replay_topic(shared.job());
+            let replayed = partition_count(&*shared.progress, &replay, shared.sink_address())?;
             let address = shared.source_address();
             let count = |topic: &String| {
                 let count = partition_count(&shared.source, topic, address)?;
                 let key = "stream_manager.source.options.topics, or the stream configuration's";
                 Ok((TopicName::from(topic.as_str()), count.ok_or_else(|| missing(topic, address, key))?))
             };
-            topics.iter().map(count).collect()
+            let counts = topics.iter().map(count).collect::<Result<Vec<_>, _>>()?;
+            Ok(counts.into_iter().chain(replayed.map(|count| (replay.into(), count))).collect())
         })
         .await
     }
@@ -107,20 +125,80 @@ impl Kafka {
 
     /// The topic's `max.message.bytes`, the broker's default included; 0 where it is not known.
     pub async fn max_message_bytes(&self, topic: &str) -> u64 {
-        let Ok(admin) = self.admin() else { return 0 };
-        let options = AdminOptions::new().request_timeout(Some(DESCRIBE_TIMEOUT));
-        let resource = ResourceSpecifier::Topic(topic);
-        let described = admin.describe_configs([&resource], &options);
-        let limit = match tokio::time::timeout(DESCRIBE_TIMEOUT, described).await {
-            Ok(Ok(resources)) => resources.into_iter().flatten().find_map(|resource| {
-                resource.get(MAX_MESSAGE_BYTES).and_then(|entry| entry.value.as_ref()?.parse().ok())
-            }),
-            Ok(Err(_)) | Err(_) => None,
-        };
+        let limit = self.topic_setting(topic, MAX_MESSAGE_BYTES).await.and_then(|value| value.parse().ok());
         if limit.is_none() {
             tracing::warn!(topic, "{MAX_MESSAGE_BYTES} of the topic is not known; only the producer's limit is kept");
         }
         limit.unwrap_or_default()
+    }
+
+    /// A setting of a topic of the sink cluster, the broker's default included, if it can be had.
+    async fn topic_setting(&self, topic: &str, name: &str) -> Option<String> {
+        let admin = self.admin().ok()?;
+        let options = AdminOptions::new().request_timeout(Some(DESCRIBE_TIMEOUT));
+        let resource = ResourceSpecifier::Topic(topic);
+        let described = admin.describe_configs([&resource], &options);
+        let resources = tokio::time::timeout(DESCRIBE_TIMEOUT, described).await.ok()?.ok()?;
+        resources.into_iter().flatten().find_map(|resource| resource.get(name)?.value.clone())
+    }
+
+    /// Makes sure that there is a replay topic: one partition, for key ranges share it. It remembers what was replayed, so it
+    /// keeps its records as long as the error topic keeps an event, and for seven days at least; and it takes whatever a
+    /// producer of the job may write.
+    ///
+    /// # Errors
+    /// It cannot be created; the text says how to create it by hand.
+    pub async fn ensure_replay_topic(&self, error_topic: &str) -> Result<(), KafkaProblem> {
+        let topic = settings::replay_topic(self.shared.job());
+        if self.replay_partitions().await?.is_some() {
+            return Ok(());
+        }
+        // Where the error topic is elsewhere its retention is not looked up: for ever is long enough.
+        let kept = if settings::error_sink_is_elsewhere(&self.shared.config) {
+            None
+        } else {
+            self.topic_setting(error_topic, "retention.ms").await
+        };
+        let retention = match kept.and_then(|text| text.parse::<i64>().ok()) {
+            Some(kept) if kept >= 0 => kept.max(REPLAY_RETENTION_MIN_MS),
+            _ => -1,
+        };
+        let (retention, limit) =
+            (retention.to_string(), settings::effective_max_message_bytes(&self.shared.config).to_string());
+        let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(BROKER_DEFAULT))
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", &retention)
+            .set("retention.bytes", "-1")
+            .set(MAX_MESSAGE_BYTES, &limit);
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        let results = self.admin()?.create_topics([&new], &options).await;
+        match code_of(results) {
+            None | Some(RDKafkaErrorCode::TopicAlreadyExists) => {}
+            Some(code) => {
+                return Err(KafkaProblem::Configuration(format!(
+                    "topic `{topic}` at {} cannot be created: {code}; create it by hand with one partition and retention.ms \
+                     {retention}, or give the job's user the right to",
+                    self.shared.sink_address()
+                )));
+            }
+        }
+        for _ in 0..CREATION_POLLS {
+            if self.replay_partitions().await?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(CREATION_POLL_INTERVAL).await;
+        }
+        Err(KafkaProblem::Unreachable(format!(
+            "topic `{topic}` was created, but {} does not show it",
+            self.shared.sink_address()
+        )))
+    }
+
+    async fn replay_partitions(&self) -> Result<Option<i32>, KafkaProblem> {
+        self.blocking(|shared| {
+            partition_count(&*shared.progress, &settings::replay_topic(shared.job()), shared.sink_address())
+        })
+        .await
     }
 
     /// Makes sure that the progress topic has so many partitions, creating it or growing it.
@@ -142,12 +220,7 @@ impl Kafka {
             let count = usize::try_from(partitions).unwrap_or_default();
             admin.create_partitions([&NewPartitions::new(&topic, count)], &options).await
         };
-        let code = match results.map(|mut results| results.pop()) {
-            Ok(None | Some(Ok(_))) => None,
-            Ok(Some(Err((_, code)))) => Some(code),
-            Err(error) => Some(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
-        };
-        match code {
+        match code_of(results) {
             None | Some(RDKafkaErrorCode::TopicAlreadyExists) => self.await_progress_topic(&topic, partitions).await,
             Some(code) => Err(KafkaProblem::Configuration(format!(
                 "topic `{topic}` at {} cannot be given {partitions} partitions: {code}; create it by hand (it is never \

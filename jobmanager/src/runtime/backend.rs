@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 use weir_common::{
     ids::SlotId,
     split::{SplitId, TopicPartition},
@@ -12,7 +13,7 @@ use super::ResetTo;
 use crate::{
     coordinator::event::SplitStates,
     errors::{ErrorEvent, Filter, Found, Position},
-    kafka::KafkaProblem,
+    kafka::{KafkaProblem, ReplayEnd, ReplayRequest, ReplayStep},
     start::{JobRecord, topics::TopicIds},
 };
 
@@ -91,4 +92,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
 
     /// The error event at an offset, with its text; `None` where there is no record.
     async fn error_at(&self, position: Position) -> Result<Option<(ErrorEvent, Vec<u8>)>, KafkaProblem>;
+
+    /// Sends the inputs of errors through again; ends early when `steps` is closed.
+    async fn replay_errors(
+        &self,
+        request: ReplayRequest,
+        steps: mpsc::Sender<ReplayStep>,
+    ) -> Result<ReplayEnd, KafkaProblem>;
 }

@@ -71,7 +71,10 @@ async fn renew_record(handle: &Handle) {
 
 async fn discover(shared: &Shared, handle: &Handle) {
     loop {
-        tokio::time::sleep(shared.config.partition.discovery.interval).await;
+        tokio::select! {
+            () = tokio::time::sleep(shared.config.partition.discovery.interval) => {}
+            () = shared.discovery.notified() => {}
+        }
         if handle.send(Command::LookAtTopics).await.is_err() {
             return;
         }

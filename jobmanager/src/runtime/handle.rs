@@ -239,6 +239,14 @@ impl Handle {
         answer.await.map_err(|_| Gone)
     }
 
+    /// Looks for new partitions now, not only when the interval is over.
+    ///
+    /// # Errors
+    /// The runtime has ended.
+    pub async fn look_for_partitions(&self) -> Result<(), Gone> {
+        self.send(Command::LookForPartitions).await
+    }
+
     /// How things stand.
     ///
     /// # Errors

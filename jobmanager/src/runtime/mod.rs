@@ -20,7 +20,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_common::{
     config::Config,
@@ -104,9 +104,16 @@ struct Shared {
     index: Mutex<ProgressIndex>,
     commands: mpsc::Sender<Command>,
     tasks: TaskTracker,
+    /// Partitions are to be looked for now.
+    discovery: Notify,
 }
 
 impl Shared {
+    /// Whether it is the topic of inputs that an operator sent through again.
+    fn is_replay(&self, topic: &str) -> bool {
+        topic == weir_common::kafka::replay_topic(&self.config.stream_manager.job_name)
+    }
+
     fn index(&self) -> MutexGuard<'_, ProgressIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,6 +164,8 @@ enum Command {
     LogEnds { ends: BTreeMap<TopicPartition, i64> },
     /// New partitions were prepared.
     Discovered { splits: SplitStates },
+    /// New partitions are to be looked for now.
+    LookForPartitions,
     /// The source's topics are to be looked at.
     LookAtTopics,
     /// Their ids were read, or not.
@@ -251,6 +260,7 @@ impl Runtime {
             index: Mutex::new(index),
             commands: sender,
             tasks: TaskTracker::new(),
+            discovery: Notify::new(),
         });
         let loud = |finding: &&crate::start::Finding| finding.severity == crate::start::Severity::Warning;
         let mut runtime = Self {
@@ -377,6 +387,7 @@ impl Runtime {
                 self.record_then(Then::Renewed);
                 self.apply(Event::RenewalDue);
             }
+            Command::LookForPartitions => self.shared.discovery.notify_one(),
             Command::LookAtTopics => self.look_at_topics(),
             Command::TopicsSeen { ids } => self.topics_seen(ids),
             Command::LogEnds { ends } => self.log_ends.extend(ends),

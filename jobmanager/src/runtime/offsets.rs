@@ -10,8 +10,8 @@ use weir_common::split::{SplitId, TopicPartition};
 
 use super::{Command, ImportFrom, ResetTo, Runtime, backend::Backend};
 use crate::coordinator::{
-    event::{Allowed, RequestId},
-    plain_offsets::mismatch,
+    event::{Allowed, RequestId, SplitStates},
+    plain_offsets::{mismatch, plain_offsets},
 };
 
 impl Runtime {
@@ -25,7 +25,13 @@ impl Runtime {
         allowed: Allowed,
     ) {
         let mut splits: Vec<SplitId> = self.coordinator.splits().map(|split| split.id).collect();
-        splits.retain(|split| topic.is_none_or(|topic| *split.topic == *topic));
+        // What an operator sent through again is meant only where it is named: the source's offsets say nothing of it.
+        let named = |split: &SplitId| match (topic, &to) {
+            (Some(topic), _) => *split.topic == *topic,
+            (None, ResetTo::Offsets(_)) => true,
+            (None, _) => !self.shared.is_replay(&split.topic),
+        };
+        splits.retain(named);
         splits.retain(|split| partitions.is_empty() || partitions.contains(&split.partition));
         let meant: BTreeSet<TopicPartition> = splits.iter().map(SplitId::topic_partition).collect();
         let backend = Arc::clone(&self.shared.backend);
@@ -41,13 +47,34 @@ impl Runtime {
 
     /// Looks whether offsets for a savepoint are of the job's partitions and in the log, then tells the coordinator.
     pub(super) fn find_import(&self, request: RequestId, label: String, from: ImportFrom) {
-        let partitions: BTreeSet<TopicPartition> =
-            self.coordinator.splits().map(|split| split.id.topic_partition()).collect();
+        let partitions: BTreeSet<TopicPartition> = self
+            .coordinator
+            .splits()
+            .map(|split| split.id.topic_partition())
+            .filter(|partition| !self.shared.is_replay(&partition.topic))
+            .collect();
+        let replay = self.replay_offsets();
         let backend = Arc::clone(&self.shared.backend);
         self.shared.spawn(async move {
-            let offsets = find(&*backend, partitions, from).await;
+            let offsets = match replay {
+                Err(reason) => Err(reason),
+                Ok(replay) => {
+                    find(&*backend, partitions, from).await.map(|offsets| replay.into_iter().chain(offsets).collect())
+                }
+            };
             Command::ImportFound { request, label, offsets }
         });
+    }
+
+    /// Where the replay topic stands, which other consumers know nothing of: offsets that come from them leave it there.
+    fn replay_offsets(&self) -> Result<BTreeMap<TopicPartition, i64>, String> {
+        let states = self.coordinator.splits().filter(|split| self.shared.is_replay(&split.id.topic));
+        let states: SplitStates = states.map(|split| (split.id, split.committed)).collect();
+        plain_offsets(&states).map_err(|uneven| {
+            format!(
+                "a replay of errors is under way ({uneven}): try again when `weir splits` shows no lag of that topic"
+            )
+        })
     }
 
     /// Commits offsets for another consumer. Not to the job's own group: the mirror of the lag would soon overwrite them.

@@ -7,7 +7,6 @@ use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use weir_common::{
     config::Config,
     ids::{CheckpointId, SlotId},
-    kafka,
     split::SplitId,
 };
 
@@ -26,7 +25,7 @@ use crate::{
         report::{Assignment, SinkEvent, SplitReport},
         writer::{Setup, Writer},
     },
-    source::{ReadFailure, Readers},
+    source::{Clients, ReadFailure, Readers},
 };
 
 /// Kept results make a cut due when they take this part of the budget.
@@ -75,8 +74,8 @@ impl Slot {
         Sink::new(writer, Arc::clone(&inbox), lease, interval, events).spawn().context("the sink's thread")?;
         let runtime = Handle::current();
         let pipeline = Pipeline::new(enricher, budget, Arc::clone(&inbox), runtime.clone());
-        let client = kafka::source_consumer(&config);
-        let readers = Readers::new(client, job.splits_per_partition, pipeline, metrics, runtime, read_failures);
+        let clients = Clients::of(&config);
+        let readers = Readers::new(clients, job.splits_per_partition, pipeline, metrics, runtime, read_failures);
         Ok(Self { config, inbox, readers, cells: BTreeMap::new() })
     }
 

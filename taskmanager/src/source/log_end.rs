@@ -13,6 +13,7 @@ use rdkafka::{
 use tracing::debug;
 use weir_common::kafka::LoggingContext;
 
+use super::Clients;
 use crate::pipeline::cell::SplitCell;
 
 /// Time between two looks.
@@ -25,10 +26,10 @@ type Watched = Mutex<Vec<Weak<SplitCell>>>;
 pub(super) struct LogEnds(Arc<Watched>);
 
 impl LogEnds {
-    pub(super) fn start(client: ClientConfig) -> Self {
+    pub(super) fn start(clients: Clients) -> Self {
         let watched = Arc::new(Watched::default());
         let shared = Arc::downgrade(&watched);
-        let spawned = thread::Builder::new().name("weir-log-ends".to_owned()).spawn(move || watch(client, &shared));
+        let spawned = thread::Builder::new().name("weir-log-ends".to_owned()).spawn(move || watch(&clients, &shared));
         if let Err(error) = spawned {
             debug!(%error, "no thread for log ends, lag stays unknown");
         }
@@ -40,12 +41,15 @@ impl LogEnds {
     }
 }
 
-fn watch(mut client: ClientConfig, watched: &Weak<Watched>) {
+fn consumer(mut client: ClientConfig) -> Option<BaseConsumer<LoggingContext>> {
     // Without a group there is nothing to leave when it is dropped.
     client.remove("group.id");
-    let Ok(consumer) = client.create_with_context::<_, BaseConsumer<_>>(LoggingContext::new("log-ends")) else {
-        return;
-    };
+    client.create_with_context(LoggingContext::new("log-ends")).ok()
+}
+
+fn watch(clients: &Clients, watched: &Weak<Watched>) {
+    // Made when a partition of that cluster is first watched.
+    let (mut source, mut replay) = (None, None);
     while let Some(watched) = watched.upgrade() {
         let cells: Vec<Arc<SplitCell>> = {
             let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,6 +61,14 @@ fn watch(mut client: ClientConfig, watched: &Weak<Watched>) {
         partitions.sort();
         partitions.dedup();
         for partition in partitions {
+            let (client, made) = match clients.is_replay(&partition.topic) {
+                true => (&clients.replay, &mut replay),
+                false => (&clients.source, &mut source),
+            };
+            if made.is_none() {
+                *made = consumer(client.clone());
+            }
+            let Some(consumer) = made else { continue };
             match consumer.fetch_watermarks(&partition.topic, partition.partition, TIMEOUT) {
                 Ok((_, high)) => {
                     for cell in cells.iter().filter(|cell| cell.id.topic_partition() == partition) {
@@ -66,7 +78,9 @@ fn watch(mut client: ClientConfig, watched: &Weak<Watched>) {
                 Err(error) => debug!(%partition, %error, "log end is not known"),
             }
         }
-        consumer.poll(Duration::ZERO);
+        for consumer in source.iter().chain(&replay) {
+            consumer.poll(Duration::ZERO);
+        }
         thread::sleep(INTERVAL);
     }
 }

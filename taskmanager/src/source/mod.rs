@@ -15,8 +15,10 @@ use rdkafka::ClientConfig;
 use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use weir_common::{
+    config::Config,
     failure::SplitFailure,
-    split::{SplitId, SplitsPerPartition, TopicPartition},
+    kafka,
+    split::{SplitId, SplitsPerPartition, TopicName, TopicPartition},
 };
 
 use crate::{
@@ -50,10 +52,36 @@ impl Wanted {
     }
 }
 
+/// Clients for what is read: the source's topics, and the job's own replay topic on the sink cluster.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    source: ClientConfig,
+    replay: ClientConfig,
+    replay_topic: TopicName,
+}
+
+impl Clients {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            source: kafka::source_consumer(config),
+            replay: kafka::replay_consumer(config),
+            replay_topic: kafka::replay_topic(&config.stream_manager.job_name).into(),
+        }
+    }
+
+    fn is_replay(&self, topic: &TopicName) -> bool {
+        *topic == self.replay_topic
+    }
+
+    fn reading(&self, topic: &TopicName) -> &ClientConfig {
+        if self.is_replay(topic) { &self.replay } else { &self.source }
+    }
+}
+
 /// What all readers share.
 #[derive(Clone)]
 struct Shared {
-    client: ClientConfig,
+    clients: Clients,
     splits_per_partition: SplitsPerPartition,
     pipeline: Pipeline,
     metrics: Metrics,
@@ -86,15 +114,15 @@ pub(crate) struct Readers {
 
 impl Readers {
     pub(crate) fn new(
-        client: ClientConfig,
+        clients: Clients,
         splits_per_partition: SplitsPerPartition,
         pipeline: Pipeline,
         metrics: Metrics,
         runtime: Handle,
         failures: UnboundedSender<ReadFailure>,
     ) -> Self {
-        let log_ends = log_end::LogEnds::start(client.clone());
-        let shared = Shared { client, splits_per_partition, pipeline, metrics, runtime, failures };
+        let log_ends = log_end::LogEnds::start(clients.clone());
+        let shared = Shared { clients, splits_per_partition, pipeline, metrics, runtime, failures };
         Self { shared, wanted: BTreeMap::new(), log_ends }
     }
 

@@ -68,7 +68,7 @@ impl ReadError {
 
 /// Starts the thread. It drops its consumer itself; nobody waits for it.
 pub(super) fn spawn(shared: Shared, partition: TopicPartition, wanted: Arc<Wanted>) -> anyhow::Result<()> {
-    let mut client = shared.client.clone();
+    let mut client = shared.clients.reading(&partition.topic).clone();
     client.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<ReaderContext> =
         client.create_with_context(ReaderContext(LoggingContext::new("source")))?;

@@ -181,6 +181,7 @@ impl Environment {
             source_partitions: 1,
             sink_partitions: 3,
             standby: false,
+            replays: false,
             environment: Vec::new(),
         })
     }

@@ -3,6 +3,7 @@
 mod bad_configuration;
 mod chaos;
 pub(crate) mod environment;
+mod errors;
 mod failures;
 mod fixtures;
 mod leadership;
@@ -75,6 +76,7 @@ cases! {
     operations::topic_recreated, "topic-recreated", "a source topic deleted and made anew, longer than before: not read until a reset";
     savepoints::travel, "savepoint-travels", "an offset cut under load, exported, followed by a plain consumer; other splits from a cut; back by offsets";
     savepoints::given_up, "savepoint-given-up", "a cut that does not come to its end, by time and by a killed jobmanager: the job goes on";
+    errors::replayed, "errors-replayed", "error events listed, shown, replayed over a killed jobmanager: each input once, and again only if asked";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
     real_wiki::every_kind, "real-wiki", "every kind of page of a real MediaWiki, byte for byte as its database holds it; how it is asked";
     poison::topic_limit, "topic-limit", "records over a topic's limit that was lowered meanwhile: error events, neighbours unharmed, no loop";

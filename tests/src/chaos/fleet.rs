@@ -120,6 +120,7 @@ impl Fleet {
             source_partitions: 1,
             sink_partitions: 3,
             standby: false,
+            replays: false,
             environment: PATIENT.to_vec(),
         };
         let mut job = Job::prepare(&environment.workspace, spec).await?;

@@ -54,6 +54,8 @@ pub struct Spec {
     pub sink_partitions: i32,
     /// Whether the configuration knows of a second jobmanager.
     pub standby: bool,
+    /// Whether errors are replayed, so that there is a topic of their inputs.
+    pub replays: bool,
     /// Overrides by environment, `WEIR__SECTION__KEY`.
     pub environment: Vec<(&'static str, &'static str)>,
 }
@@ -134,6 +136,12 @@ impl Job {
     #[must_use]
     pub fn sink_topic(&self) -> String {
         format!("eqiad.{}", self.stream("enriched"))
+    }
+
+    /// Topic of inputs that were sent through again.
+    #[must_use]
+    pub fn replay_topic(&self) -> String {
+        format!("{}.replay", self.spec.name)
     }
 
     /// Topic of error events.
@@ -469,15 +477,19 @@ impl Job {
         Ok(())
     }
 
-    /// Everything in the source topics.
+    /// Everything in the topics that it reads.
     ///
     /// # Errors
     /// Topics cannot be read.
     pub async fn inputs(&self) -> anyhow::Result<Vec<checker::Record>> {
         let (source, topics) = (self.spec.source.clone(), self.source_topics());
+        let replay = self.spec.replays.then(|| (self.spec.sink.clone(), self.replay_topic()));
         tokio::task::spawn_blocking(move || {
             let mut inputs = read::topic(&source, &topics[0])?;
             inputs.extend(read::topic(&source, &topics[1])?);
+            if let Some((sink, topic)) = replay {
+                inputs.extend(read::topic(&sink, &topic)?);
+            }
             Ok(inputs)
         })
         .await?

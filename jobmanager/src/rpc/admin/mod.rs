@@ -5,9 +5,11 @@ mod info;
 mod offsets;
 mod operations;
 mod refusal;
+mod replay;
 mod savepoints;
 mod transactions;
 
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use weir_proto::v1::{self, admin_service_server::AdminService};
 
@@ -45,6 +47,8 @@ impl Service {
 
 #[tonic::async_trait]
 impl AdminService for Service {
+    type ReplayErrorsStream = ReceiverStream<Result<v1::ReplayErrorsResponse, Status>>;
+
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
         Ok(Response::new(status(&self.view().await?, self.services.roles.leader())))
     }
@@ -168,5 +172,12 @@ impl AdminService for Service {
 
     async fn get_error(&self, request: Request<v1::GetErrorRequest>) -> Result<Response<v1::GetErrorResponse>, Status> {
         Ok(Response::new(self.error(request.into_inner()).await?))
+    }
+
+    async fn replay_errors(
+        &self,
+        request: Request<v1::ReplayErrorsRequest>,
+    ) -> Result<Response<Self::ReplayErrorsStream>, Status> {
+        Ok(Response::new(self.replay(request.into_inner()).await?))
     }
 }

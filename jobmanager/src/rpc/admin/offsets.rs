@@ -34,9 +34,11 @@ impl Service {
         }
     }
 
+    /// Of the source's topics: the replay topic is the job's own.
     pub(super) async fn offsets_of(&self, info: &Info) -> Result<BTreeMap<TopicPartition, i64>, Status> {
         let snapshot = self.services.snapshots.read(info).await.map_err(|error| storage(&error))?;
-        snapshot.offsets().map_err(|uneven| {
+        let offsets = snapshot.offsets().map(|offsets| self.of_source(offsets));
+        offsets.map_err(|uneven| {
             Status::failed_precondition(format!(
                 "{} is no offset cut: the key ranges of its partitions have come differently far ({uneven}), which plain \
                  offsets cannot tell; take one by `weir savepoint trigger --offset-cut`, or `weir stop --with-savepoint \
@@ -44,6 +46,16 @@ impl Service {
                 info.location
             ))
         })
+    }
+
+    pub(super) fn of_source(&self, mut offsets: BTreeMap<TopicPartition, i64>) -> BTreeMap<TopicPartition, i64> {
+        let replay = self.replay_topic();
+        offsets.retain(|partition, _| *partition.topic != *replay);
+        offsets
+    }
+
+    pub(super) fn replay_topic(&self) -> String {
+        weir_common::kafka::replay_topic(&self.services.config.stream_manager.job_name)
     }
 
     pub(super) async fn export(

@@ -33,7 +33,7 @@ impl Service {
         }
         if offset_cut {
             // The job rests: where its cursors are, it stays.
-            response.offsets = to_proto(&cursors(&self.view().await?));
+            response.offsets = to_proto(&self.of_source(cursors(&self.view().await?)));
         }
         Ok(response)
     }

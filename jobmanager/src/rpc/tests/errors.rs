@@ -4,7 +4,7 @@ use serde_json::json;
 use tonic::Code;
 use weir_proto::v1;
 
-use super::harness::{Jobmanager, locked};
+use super::harness::{JOB, Jobmanager, locked, until};
 
 fn event(error_type: &str, wiki: &str) -> Vec<u8> {
     let raw = json!({"wiki_id": wiki, "page": {"page_id": 5}});
@@ -37,4 +37,48 @@ async fn errors_are_listed_by_filter_and_shown_as_they_are() {
     assert_eq!(info.source.map(|source| (source.topic, source.offset)), Some(("t".to_owned(), 3)));
     let gone = admin.get_error(v1::GetErrorRequest { partition: 0, offset: 9 }).await.expect_err("nothing is there");
     assert_eq!(gone.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_replay_ends_when_the_job_has_finished_the_replay_topic() {
+    let jobmanager = Jobmanager::start(1, 2).await;
+    let taskmanager = jobmanager.taskmanager("a").await;
+    until("both splits", || taskmanager.splits().len() == 2).await;
+    *locked(&jobmanager.kafka.errors) = (1..=4).map(|offset| ((0, offset), event("Timeout", "enwiki"))).collect();
+    let mut admin = jobmanager.admin().await;
+    let dry = v1::ReplayErrorsRequest { dry_run: true, ..Default::default() };
+    let mut steps = admin.replay_errors(dry).await.expect("counts").into_inner();
+    let mut last = v1::ReplayErrorsResponse::default();
+    while let Some(step) = steps.message().await.expect("goes on") {
+        last = step;
+    }
+    assert_eq!((last.phase.as_str(), last.chosen, last.written), ("DONE", 4, 0));
+
+    let positions = [1, 2, 3].map(|offset| v1::ErrorPosition { partition: 0, offset }).into();
+    let request = v1::ReplayErrorsRequest { positions, ..Default::default() };
+    let mut steps = admin.replay_errors(request).await.expect("begins").into_inner();
+    // The topic is discovered at once, not only when the interval of an hour is over; its splits are handed out.
+    let replay = weir_common::kafka::replay_topic(JOB);
+    until("the replay topic's splits", || taskmanager.splits().len() == 4).await;
+    let mut waited = false;
+    while let Some(step) = steps.message().await.expect("goes on") {
+        if step.phase == "ENRICHING" && !std::mem::replace(&mut waited, true) {
+            assert_eq!(step.remaining, 3);
+            taskmanager.work_on(3, |split| *split.topic == *replay);
+            let cut = v1::TriggerSavepointRequest::default();
+            admin.trigger_savepoint(cut).await.expect("what is finished is reported");
+        }
+        last = step;
+    }
+    assert!(waited, "it waits for the job");
+    let outcome = last.outcome.expect("told");
+    assert_eq!(
+        (last.phase.as_str(), last.written, outcome.enriched),
+        ("DONE", 3, 6),
+        "two key ranges went on by three"
+    );
+    // Nobody else hears of the job's own topic: no lag tool, no reset that does not name it.
+    let reset =
+        v1::ResetRequest { to: Some(v1::reset_request::To::Earliest(true)), allow_replay: true, ..Default::default() };
+    assert_eq!(admin.reset(reset).await.expect("moved").into_inner().splits, 2);
 }

@@ -34,9 +34,9 @@ use weir_proto::v1::{
 use crate::{
     Exit,
     coordinator::event::{Grants, SplitState, SplitStates},
-    errors::{self, ErrorEvent, Filter, Found, FoundInPartition, Position},
+    errors::{self, ErrorEvent, Filter, Found, FoundInPartition, Position, Tally},
     job,
-    kafka::{KafkaProblem, ProgressIndex},
+    kafka::{KafkaProblem, Phase, ProgressIndex, ReplayEnd, ReplayRequest, ReplayStep},
     leadership::Term,
     role::{Role, Roles},
     rpc::{Services, serve},
@@ -72,6 +72,12 @@ pub(super) struct Kafka {
     pub(super) groups: Mutex<BTreeMap<String, BTreeMap<TopicPartition, i64>>>,
     /// Of source `t-0`, each as old as its offset in milliseconds.
     pub(super) errors: Mutex<Vec<(Position, Vec<u8>)>>,
+    /// Records of the replay topic, once there is one.
+    pub(super) replayed: Mutex<Option<i64>>,
+}
+
+pub(super) fn replay_partition() -> TopicPartition {
+    TopicPartition { topic: weir_common::kafka::replay_topic(JOB).into(), partition: 0 }
 }
 
 fn error_event((partition, offset): Position, value: &[u8]) -> ErrorEvent {
@@ -174,8 +180,12 @@ impl Backend for Kafka {
         Ok(())
     }
 
-    async fn new_partitions(&self, _: BTreeSet<TopicPartition>) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
-        Ok(BTreeMap::new())
+    async fn new_partitions(
+        &self,
+        known: BTreeSet<TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaProblem> {
+        let new = locked(&self.replayed).map(|_| replay_partition()).filter(|replay| !known.contains(replay));
+        Ok(new.into_iter().map(|partition| (partition, 0)).collect())
     }
 
     async fn list_errors(&self, filter: Filter, limit: usize) -> Result<Found, KafkaProblem> {
@@ -189,6 +199,27 @@ impl Backend for Kafka {
         let errors = locked(&self.errors);
         let found = errors.iter().find(|(at, _)| *at == position);
         Ok(found.map(|(at, value)| (error_event(*at, value), value.clone())))
+    }
+
+    async fn replay_errors(
+        &self,
+        request: ReplayRequest,
+        steps: mpsc::Sender<ReplayStep>,
+    ) -> Result<ReplayEnd, KafkaProblem> {
+        let mut tally = Tally::default();
+        for (position, value) in locked(&self.errors).iter() {
+            if request.selection.takes(&error_event(*position, value)) {
+                tally.choose("any");
+            }
+        }
+        if request.dry_run {
+            return Ok(ReplayEnd { tally, ends: BTreeMap::new() });
+        }
+        tally.written = tally.chosen;
+        let _ = steps.send(ReplayStep { phase: Phase::Writing, tally: tally.clone() }).await;
+        let written = i64::try_from(tally.written).expect("few");
+        *locked(&self.replayed) = Some(written);
+        Ok(ReplayEnd { tally, ends: [(replay_partition(), written)].into() })
     }
 }
 
