@@ -123,7 +123,10 @@ pub fn load(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> R
     }
     let mut repaired = BTreeSet::new();
     missing(&mut reader, &mut repaired);
-    let config = typed(&mut reader, &mut repaired);
+    let mut config = typed(&mut reader, &mut repaired);
+    if let Some(config) = config.as_mut().filter(|_| reader.origin("enrich.user_agent").is_none()) {
+        config.enrich.user_agent = format!("{} ({})", config.enrich.user_agent, config.stream_manager.job_name);
+    }
     if let Some(config) = &config {
         contradictions(&mut reader, config, &repaired);
     }

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use super::*;
-use crate::config::{DeliveryGuarantee, LogFormat, size::ByteSize};
+use crate::config::{DeliveryGuarantee, EnrichJob, LogFormat, size::ByteSize};
 
 /// A folder that is removed at the end.
 struct Folder(PathBuf);
@@ -88,6 +88,10 @@ fn productions_files_load_as_they_stand() {
         Some(&["eqiad.mediawiki.page_change.v1".to_owned()][..])
     );
     assert_ne!(loaded.config.digest(), other.config.digest());
+    assert_eq!(loaded.config.enrich_job(), EnrichJob::ContentHistoryReconcile);
+    assert_eq!(other.config.enrich_job(), EnrichJob::PageContentChange);
+    let (user_agent, _) = value(&other, "enrich.user_agent");
+    assert!(user_agent.ends_with("(mw-page-content-change-enrich)"), "{user_agent}");
 }
 
 #[test]

@@ -206,11 +206,14 @@ pub enum DeliveryGuarantee {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Enrich {
+    /// Which job's rules hold. Default: by the source's stream, see [`Config::enrich_job`].
+    pub job: Option<EnrichJob>,
     /// URL of `api.php`; one base for all wikis, chosen by `Host`, or a template with `{domain}`.
     pub mediawiki_api_endpoint_template: String,
     /// CA bundle for https endpoints. Default: the system's.
     pub ssl_ca_bundle_path: Option<PathBuf>,
-    /// `User-Agent` of every request. Name the operator here.
+    /// `User-Agent` of every request. Default: Weir's version and the job's name, which the loader sets. Name the operator
+    /// here.
     pub user_agent: String,
     /// `maxlag` parameter of every request. Default 5 s, the API's etiquette.
     pub maxlag: u32,
@@ -241,10 +244,10 @@ pub struct Enrich {
 impl Default for Enrich {
     fn default() -> Self {
         Self {
+            job: None,
             mediawiki_api_endpoint_template: "http://localhost:6500/w/api.php".to_owned(),
             ssl_ca_bundle_path: None,
-            user_agent: concat!("weir/", env!("CARGO_PKG_VERSION"), " (mw-content-history-reconcile-enrich)")
-                .to_owned(),
+            user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).to_owned(),
             maxlag: 5,
             request_timeout: Duration::from_secs(120),
             max_concurrent_requests: 64,
@@ -257,6 +260,28 @@ impl Default for Enrich {
             unknown_fields: UnknownFields::Prune,
             validate_output: true,
         }
+    }
+}
+
+/// Jobs whose rules are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnrichJob {
+    /// `mw-content-history-reconcile-enrich`
+    ContentHistoryReconcile,
+    /// `mw-page-content-change-enrich`
+    PageContentChange,
+}
+
+impl Config {
+    /// The configured job; where none is, page_change's own stream makes it the job of that, all others are reconciled.
+    #[must_use]
+    pub fn enrich_job(&self) -> EnrichJob {
+        let by_stream = match self.stream_manager.source.stream.name.as_str() {
+            "mediawiki.page_change.v1" => EnrichJob::PageContentChange,
+            _ => EnrichJob::ContentHistoryReconcile,
+        };
+        self.enrich.job.unwrap_or(by_stream)
     }
 }
 

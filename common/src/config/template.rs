@@ -43,7 +43,7 @@ pub(super) static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
             "sink": sink.clone(),
             "error_sink": sink,
         },
-        "enrich": {"ssl_ca_bundle_path": "/p"},
+        "enrich": {"job": "page_content_change", "ssl_ca_bundle_path": "/p"},
         "savepoint": {"interval": "1 h"},
         "storage": {"s3": {"endpoint": "http://h", "access_key_id": "a", "secret_access_key": "s"}},
         "jobmanager": {"advertised_address": "h:1"},

@@ -71,11 +71,11 @@ pub(crate) fn is_canary(event: &Value) -> bool {
     event.pointer("/meta/domain").and_then(Value::as_str) == Some("canary")
 }
 
-/// Decides the route of a valid event.
+/// Decides the route of a valid event. `passed_through`: kinds of changes for which nothing is fetched.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field that is missing or wrong.
-pub(crate) fn route(event: &Value) -> Result<Route, Fault> {
+pub(crate) fn route(event: &Value, passed_through: &[&str]) -> Result<Route, Fault> {
     if is_canary(event) {
         return Ok(Route::Canary);
     }
@@ -96,7 +96,7 @@ pub(crate) fn route(event: &Value) -> Result<Route, Fault> {
             content_bytes: sizes.fold(0, u64::saturating_add),
         })
     };
-    if kind == "delete" {
+    if passed_through.contains(&kind) {
         // Nothing is asked, but what names the page must be there: the key is made of it.
         string(event, "/wiki_id")?;
         integer(event, "/page/page_id", 0)?;
@@ -217,20 +217,21 @@ mod tests {
     fn error_of(change: impl Fn(&mut Value)) -> String {
         let mut event = event();
         change(&mut event);
-        route(&event).expect_err("invalid").message
+        route(&event, &["delete"]).expect_err("invalid").message
     }
 
     #[test]
     fn routes() {
-        let Ok(Route::Enrich(target)) = route(&event()) else { panic!("an edit is enriched") };
+        let Ok(Route::Enrich(target)) = route(&event(), &["delete"]) else { panic!("an edit is enriched") };
         assert_eq!((target.rev_id, target.page_id, target.content_bytes), (9, 7, 5));
         assert!(target.content_visible && !target.is_redirect);
         let mut canary = event();
         canary["meta"]["domain"] = json!("canary");
-        assert_eq!(route(&canary), Ok(Route::Canary));
+        assert_eq!(route(&canary, &[]), Ok(Route::Canary));
         let mut delete = event();
         delete["page_change_kind"] = json!("delete");
-        assert_eq!(route(&delete), Ok(Route::Delete));
+        assert_eq!(route(&delete, &["delete"]), Ok(Route::Delete));
+        assert!(matches!(route(&delete, &["edit"]), Ok(Route::Enrich(_))));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use weir_common::{
 };
 use weir_proto::v1::JobSpec;
 
-use super::{Enricher, OutputStream, ReconcileEnricher, Schemas};
+use super::{Enricher, OutputStream, Recipe, ReconcileEnricher, Schemas};
 use crate::record::{Outcome, SourceRecord};
 
 /// The enricher of a job as the jobmanager resolved it; fetches the schemas of both output streams.
@@ -57,5 +57,6 @@ async fn assemble(
     };
     let producer_limit = effective_max_message_bytes(config);
     let [sink, error_sink] = [sink, error_sink].map(|stream| stream.limited_to(producer_limit));
-    ReconcileEnricher::new(&config.enrich, job_name, sink, error_sink, &schemas)
+    let enricher = ReconcileEnricher::new(&config.enrich, job_name, sink, error_sink, &schemas)?;
+    Ok(enricher.following(Recipe::of(config)))
 }

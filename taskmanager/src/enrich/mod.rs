@@ -10,6 +10,7 @@ mod job;
 pub mod metrics;
 mod output;
 mod prune;
+mod recipe;
 pub mod reconcile;
 mod retry;
 mod routes;
@@ -23,6 +24,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::output::FRAMING_BYTES;
 pub use self::{
     job::{enrich_one, enricher_for},
+    recipe::Recipe,
     reconcile::{ReconcileEnricher, Schemas},
     stream::OutputStream,
 };

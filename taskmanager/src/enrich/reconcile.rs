@@ -1,4 +1,5 @@
-//! The enricher of `mw-content-history-reconcile-enrich`: content of all slots, redirect target, all of it bounded.
+//! The enricher of `mw-content-history-reconcile-enrich`: content of all slots, redirect target, all of it bounded. Jobs of the
+//! same kind follow another [`Recipe`].
 
 use std::{future::Future, str, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use super::{
     metrics::Metrics,
     output::{self, FRAMING_BYTES},
     prune::unknown_fields,
+    recipe::Recipe,
     retry::{Attempts, Decision, Moment, RetryPolicy, asks_alone},
     routes::Kind,
     validate::Schema,
@@ -48,6 +50,7 @@ pub struct Schemas {
 
 /// See the module. One a taskmanager: requests and batches are shared by all records.
 pub struct ReconcileEnricher {
+    recipe: Recipe,
     emitter_id: String,
     sink: OutputStream,
     error_sink: OutputStream,
@@ -85,6 +88,7 @@ impl ReconcileEnricher {
         let gate = Gate::new(config.max_concurrent_requests, metrics.clone());
         let limits = Limits { count: config.batch_revisions, bytes: config.batch_bytes.0, linger: config.batch_linger };
         Ok(Self {
+            recipe: Recipe::CONTENT_HISTORY_RECONCILE,
             emitter_id: job_name.to_owned(),
             sink,
             error_sink,
@@ -101,6 +105,13 @@ impl ReconcileEnricher {
         })
     }
 
+    /// The same for another job.
+    #[must_use]
+    pub fn following(mut self, recipe: Recipe) -> Self {
+        self.recipe = recipe;
+        self
+    }
+
     /// Requests, retries, pruned fields; clones count into the same numbers.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
@@ -110,7 +121,7 @@ impl ReconcileEnricher {
     async fn work(&self, record: &SourceRecord) -> Result<Outcome, Fault> {
         let mut event = event::parse(record.value.as_deref())?;
         let time = event::event_time(&event);
-        let route = event::route(&event)?;
+        let route = event::route(&event, self.recipe.passed_through)?;
         if route == Route::Canary {
             return Ok(Outcome { kind: OutcomeKind::Dropped, output: None, error_type: None });
         }
@@ -175,7 +186,7 @@ impl ReconcileEnricher {
             self.revisions.ask(&target.domain, ask, target.content_bytes, alone)
         };
         let revision = self.persist(begun, born, revision).await?;
-        if !target.is_redirect {
+        if !(target.is_redirect && self.recipe.redirect_target) {
             return Ok((revision, None));
         }
         let title = Some(revision.page_title.clone()).filter(|_| revision.page_id == target.page_id);

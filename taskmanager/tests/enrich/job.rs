@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf, process, time::Duration
 use serde_json::{json, value::RawValue};
 use weir_common::{config::Config, counters::OutcomeKind};
 use weir_proto::v1;
-use weir_taskmanager::enrich::{Enricher, enrich_one, enricher_for};
+use weir_taskmanager::enrich::{Enricher, Recipe, ReconcileEnricher, enrich_one, enricher_for};
 
 use crate::{stub::Stub, support::*};
 
@@ -79,4 +79,26 @@ async fn the_jobmanagers_job_makes_an_enricher() {
     assert!(format!("{refused:#}").contains("use /error/2.1.0"), "{refused:#}");
     job.sink = stream(SINK_STREAM, "/no/such/1.0.0");
     assert!(enricher_for(&config, &job).await.is_err());
+}
+
+/// The same event of a redirect page: one job looks where it leads now, the other keeps what the event says, which here is
+/// nothing; both fetch the content.
+#[tokio::test]
+async fn jobs_differ_by_their_recipe_alone() {
+    let stub = Stub::start(&["api/05-enwiki-redirect-fragment.json"], None, Duration::ZERO).await;
+    let redirect = lines("events/input.jsonl");
+    let is_redirect = |line: &&String| line.contains(r#""is_redirect":true"#) && line.contains(r#""enwiki""#);
+    let event = redirect.iter().find(is_redirect).expect("a redirect of enwiki");
+    for (source, links) in [("mediawiki.content_history_reconcile.v1", true), ("mediawiki.page_change.v1", false)] {
+        let mut config = job_config(&stub.url(), "file:///nowhere");
+        config.stream_manager.source.stream.name = source.to_owned();
+        let schemas = schemas();
+        let enricher =
+            ReconcileEnricher::new(&config.enrich, JOB, sink(), error_sink(), &schemas).expect("an enricher");
+        let outcome = enrich(&enricher.following(Recipe::of(&config)), event.clone()).await;
+        assert_eq!(outcome.kind, OutcomeKind::Enriched, "{source}");
+        let output = output(&outcome);
+        assert!(output["revision"]["content_slots"]["main"]["content_body"].is_string(), "{source}: {output}");
+        assert_eq!(output["page"].get("redirect_page_link").is_some(), links, "{source}: {output}");
+    }
 }
