@@ -94,6 +94,37 @@ impl Maker {
         self.input(stubbed(stub, wiki_id, domain, page_id, page_id * 1000 + revision))
     }
 
+    /// A change of some kind to this page of the stub wiki, as MediaWiki tells of it: a move names what was before, a redirect
+    /// its target, `visibility_change` hides the text, `suppress` is a deletion that hides everything.
+    #[must_use]
+    pub fn change(&mut self, stub: &StubWiki, page_id: i64, kind: &str) -> Input {
+        let (wiki_id, domain) = WIKIS[0];
+        let revision = if kind == "visibility_change" { 998 } else { self.rng.random_range(0..996) };
+        let about = stubbed(stub, wiki_id, domain, page_id, page_id * 1000 + revision);
+        self.made += 1;
+        let topic = self.topics.choose(&mut self.rng).expect("two").clone();
+        let key = format!(r#"{{"wiki_id":"{wiki_id}","page_id":{page_id}}}"#).into_bytes();
+        let mut event = self.event(&about, if kind == "suppress" { "delete" } else { kind }, domain, about.rev_id);
+        if about.is_redirect {
+            let link = r#""is_redirect":true,"redirect_page_link":{"page_title":"As_it_was","namespace_id":0,"is_redirect":false}"#;
+            event = event.replacen(r#""is_redirect":true"#, link, 1);
+        }
+        if matches!(kind, "visibility_change" | "suppress") {
+            event = event.replacen(r#""is_content_visible":true"#, r#""is_content_visible":false"#, 1);
+        }
+        if kind == "suppress" {
+            event = event.replace(r#"_visible":true"#, r#"_visible":false"#);
+        }
+        let prior = match kind {
+            "move" => r#","prior_state":{"page":{"page_title":"Former_title","namespace_id":0}}}"#,
+            "visibility_change" => r#","prior_state":{"revision":{"is_content_visible":true}}}"#,
+            _ => "}",
+        };
+        event.truncate(event.len() - 1);
+        event.push_str(prior);
+        Input { topic, key: Some(key), value: Some(event.into_bytes()) }
+    }
+
     /// An edit of this page to a revision that the stub wiki does not know when it is asked for the first time.
     #[must_use]
     pub fn late(&mut self, stub: &StubWiki, page_id: i64) -> Input {
@@ -123,7 +154,11 @@ impl Maker {
 
     /// Built as text: field order as MediaWiki has it, which the checker expects back.
     fn event(&mut self, about: &About, kind: &str, domain: &str, rev_id: i64) -> String {
-        let changelog = if kind == "delete" { "delete" } else { "update" };
+        let changelog = match kind {
+            "delete" => "delete",
+            "create" | "undelete" => "insert",
+            _ => "update",
+        };
         let id = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
         let slots: Vec<String> = about.slots.iter().map(|(role, slot)| format!("{}:{slot}", json!(role))).collect();
         let About { wiki_id, page_id, title, namespace, is_redirect, parent_id, dt, .. } = about;

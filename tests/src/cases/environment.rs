@@ -182,6 +182,7 @@ impl Environment {
             sink_partitions: 3,
             standby: false,
             replays: false,
+            page_content_change: false,
             environment: Vec::new(),
         })
     }

@@ -9,6 +9,7 @@ mod fixtures;
 mod leadership;
 mod lifecycle;
 mod operations;
+mod page_content_change;
 mod poison;
 mod real_wiki;
 mod rescale;
@@ -77,6 +78,7 @@ cases! {
     savepoints::travel, "savepoint-travels", "an offset cut under load, exported, followed by a plain consumer; other splits from a cut; back by offsets";
     savepoints::given_up, "savepoint-given-up", "a cut that does not come to its end, by time and by a killed jobmanager: the job goes on";
     errors::replayed, "errors-replayed", "error events listed, shown, replayed over a killed jobmanager: each input once, and again only if asked";
+    page_content_change::exactly_once, "page-content-change", "the sibling job, production's file: every kind of change, source and sink apart, a taskmanager killed";
     throughput::two_clusters, "two-clusters", "source and sink on different Kafka clusters";
     real_wiki::every_kind, "real-wiki", "every kind of page of a real MediaWiki, byte for byte as its database holds it; how it is asked";
     poison::topic_limit, "topic-limit", "records over a topic's limit that was lowered meanwhile: error events, neighbours unharmed, no loop";

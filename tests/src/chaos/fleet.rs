@@ -121,6 +121,7 @@ impl Fleet {
             sink_partitions: 3,
             standby: false,
             replays: false,
+            page_content_change: false,
             environment: PATIENT.to_vec(),
         };
         let mut job = Job::prepare(&environment.workspace, spec).await?;

@@ -93,6 +93,8 @@ pub struct Job {
     pub source_stream: String,
     /// `$schema` of the enriched events.
     pub sink_schema: String,
+    /// True: a redirect page's output names the target that it has now. False: what the input says of it stays.
+    pub redirect_targets: bool,
     /// True: each input exactly once. False: at least once, repeats are counted.
     pub exactly_once: bool,
     /// Inputs whose route the general rules do not give.
@@ -218,7 +220,12 @@ pub fn check(job: &Job, evidence: &Evidence<'_>, truth: &dyn Truth, schemas: &Sc
     for (position, input) in &inputs {
         let none = Vec::new();
         let (out, err) = (outputs.get(position).unwrap_or(&none), errors.get(position).unwrap_or(&none));
-        let expected = job.overrides.get(position).cloned().unwrap_or_else(|| expected(input, truth, schemas));
+        let mut expected = job.overrides.get(position).cloned().unwrap_or_else(|| expected(input, truth, schemas));
+        if let Expected::Enriched { redirect, .. } = &mut expected
+            && !job.redirect_targets
+        {
+            *redirect = None;
+        }
         count(&expected, position, out, err, job.exactly_once, &mut verdict);
         for record in out {
             checker.output(input, record, &expected, &mut verdict);

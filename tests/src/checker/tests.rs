@@ -55,6 +55,7 @@ fn job() -> Job {
         error_stream: "err".into(),
         source_stream: "in".into(),
         sink_schema: "/mediawiki/page/change/1.2.0".into(),
+        redirect_targets: true,
         exactly_once: true,
         overrides: BTreeMap::new(),
     }

@@ -48,6 +48,8 @@ pub struct Spec {
     pub storage: String,
     /// Further YAML, whole sections.
     pub more: String,
+    /// The job is page_content_change: its production file as it stands, and over it what the tests need. Its name is fixed.
+    pub page_content_change: bool,
     /// Partitions of each source topic.
     pub source_partitions: i32,
     /// Partitions of the sink's topic.
@@ -114,22 +116,35 @@ impl Job {
         };
         std::fs::write(job.folder.join("streams.json"), job.stream_configuration())?;
         std::fs::write(&job.config, job.yaml()?)?;
-        let [eqiad, codfw] = job.source_topics();
-        let partitions = job.spec.source_partitions;
-        kafka::create_topics(&job.spec.source, &[(&eqiad, partitions), (&codfw, partitions)]).await?;
+        let (sources, partitions) = (job.read_topics(), job.spec.source_partitions);
+        let sources: Vec<(&str, i32)> = sources.iter().map(|topic| (topic.as_str(), partitions)).collect();
+        kafka::create_topics(&job.spec.source, &sources).await?;
         let (sink, errors) = (job.sink_topic(), job.error_topic());
         kafka::create_topics(&job.spec.sink, &[(&sink, job.spec.sink_partitions), (&errors, 1)]).await?;
         Ok(job)
     }
 
     fn stream(&self, kind: &str) -> String {
-        format!("mediawiki.{kind}.{}", self.spec.name)
+        match kind {
+            _ if !self.spec.page_content_change => format!("mediawiki.{kind}.{}", self.spec.name),
+            "reconcile" => "mediawiki.page_change.v1".to_owned(),
+            "enriched" => "rc1.mediawiki.page_content_change".to_owned(),
+            _ => "mw_page_content_change_enrich.error".to_owned(),
+        }
     }
 
-    /// Both source topics.
+    /// Both source topics. The second job reads one alone, which stands here twice.
     #[must_use]
     pub fn source_topics(&self) -> [String; 2] {
-        ["eqiad", "codfw"].map(|site| format!("{site}.{}", self.stream("reconcile")))
+        let sites = if self.spec.page_content_change { ["eqiad", "eqiad"] } else { ["eqiad", "codfw"] };
+        sites.map(|site| format!("{site}.{}", self.stream("reconcile")))
+    }
+
+    /// The source topics, each once.
+    fn read_topics(&self) -> Vec<String> {
+        let mut topics = self.source_topics().to_vec();
+        topics.dedup();
+        topics
     }
 
     /// Topic of enriched events.
@@ -171,17 +186,28 @@ impl Job {
         let guarantee = if self.spec.exactly_once { "EXACTLY_ONCE" } else { "AT_LEAST_ONCE" };
         let Self { spec, folder, .. } = self;
         let schemas = self.workspace.fixtures().join("schemas/jsonschema");
-        let mut yaml = format!("stream_manager:\n  job_name: {}\n", spec.name);
+        let mut yaml = "stream_manager:\n".to_owned();
+        if !spec.page_content_change {
+            writeln!(yaml, "  job_name: {}", spec.name)?;
+        }
         writeln!(yaml, "  stream_config_uri: file://{}/streams.json", folder.display())?;
         writeln!(yaml, "  schema_uris:\n    - file://{}", schemas.display())?;
         writeln!(yaml, "  source:\n    stream: {}:1.2.0\n    connector: kafka", self.stream("reconcile"))?;
         writeln!(yaml, "    options:\n      bootstrap_servers: {}", spec.source)?;
         writeln!(yaml, "      consumer_group: {}.test.000", spec.name)?;
+        // What production's file says of TLS goes with its addresses.
+        let plain = "      properties:\n        security.protocol: PLAINTEXT\n";
+        let properties = if spec.page_content_change {
+            yaml += plain;
+            plain
+        } else {
+            "      properties:\n        max.request.size: \"10485760\"\n"
+        };
         for (key, kind, version) in [("sink", "enriched", "1.2.0"), ("error_sink", "error", "2.1.0")] {
             writeln!(yaml, "  {key}:\n    stream: {}:{version}\n    connector: kafka", self.stream(kind))?;
             writeln!(yaml, "    options:\n      bootstrap_servers: {}\n      kafka_topic_prefix: eqiad.", spec.sink)?;
             writeln!(yaml, "      delivery_guarantee: {guarantee}")?;
-            writeln!(yaml, "      properties:\n        max.request.size: \"10485760\"")?;
+            yaml += properties;
         }
         writeln!(yaml, "enrich:\n  mediawiki_api_endpoint_template: {}", spec.api)?;
         yaml += "  retry:\n    initial_backoff: 100 ms\n    max_backoff: 2 s\n    budget: 60 s\n";
@@ -199,6 +225,10 @@ impl Job {
 
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.workspace.bin.join(name));
+        if self.spec.page_content_change {
+            let production = self.workspace.fixtures().join("config/page_content_change.app.config.yaml");
+            command.arg("--config").arg(production);
+        }
         command.arg("--config").arg(&self.config).current_dir(&self.folder);
         command.envs(self.spec.environment.iter().copied());
         command
@@ -482,11 +512,13 @@ impl Job {
     /// # Errors
     /// Topics cannot be read.
     pub async fn inputs(&self) -> anyhow::Result<Vec<checker::Record>> {
-        let (source, topics) = (self.spec.source.clone(), self.source_topics());
+        let (source, topics) = (self.spec.source.clone(), self.read_topics());
         let replay = self.spec.replays.then(|| (self.spec.sink.clone(), self.replay_topic()));
         tokio::task::spawn_blocking(move || {
-            let mut inputs = read::topic(&source, &topics[0])?;
-            inputs.extend(read::topic(&source, &topics[1])?);
+            let mut inputs = Vec::new();
+            for topic in topics {
+                inputs.extend(read::topic(&source, &topic)?);
+            }
             if let Some((sink, topic)) = replay {
                 inputs.extend(read::topic(&sink, &topic)?);
             }

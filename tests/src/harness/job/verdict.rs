@@ -45,6 +45,7 @@ impl Job {
             error_stream: self.stream("error"),
             source_stream: self.stream("reconcile"),
             sink_schema: "/mediawiki/page/change/1.2.0".to_owned(),
+            redirect_targets: !self.spec.page_content_change,
             exactly_once: self.spec.exactly_once,
             overrides: overrides(&inputs),
         };
