@@ -27,6 +27,8 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> Value {
         "failed_checkpoints": status.number_of_failed_checkpoints,
         "storage": status.storage,
         "restarts": status.restarts,
+        "pruned_fields": status.pruned_fields,
+        "pruned_field_names": status.pruned_field_names,
     })
 }
 
@@ -53,6 +55,7 @@ pub(super) fn taskmanager(tm: &v1::TaskManagerInfo) -> Value {
         "recycles": tm.recycles,
         "last_cut_us": tm.last_cut_us,
         "pruned_fields": tm.pruned_fields,
+        "pruned_field_names": tm.pruned_field_names,
         "config_differs": tm.config_differs,
     })
 }

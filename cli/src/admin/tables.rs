@@ -4,6 +4,9 @@ use weir_proto::v1;
 
 use crate::output::{bytes, facts, micros, number, table, time};
 
+/// Of the names of pruned fields: the rest is in `--output json`.
+const PRUNED_NAMES_CHARS: usize = 300;
+
 pub(super) fn status(status: &v1::GetStatusResponse) -> String {
     let counters = status.counters.unwrap_or_default();
     let last = status.last_checkpoint.as_ref().map_or_else(
@@ -49,6 +52,11 @@ pub(super) fn status(status: &v1::GetStatusResponse) -> String {
         ("Storage", status.storage.clone()),
         ("Restarts", status.restarts.to_string()),
     ];
+    if status.pruned_fields > 0 {
+        let names = status.pruned_field_names.join(", ");
+        let names: String = names.chars().take(PRUNED_NAMES_CHARS).collect();
+        lines.push(("Pruned fields", format!("{}: {names}", status.pruned_fields)));
+    }
     lines.extend(status.degraded.iter().map(|reason| ("DEGRADED", reason.clone())));
     facts(&lines)
 }
@@ -214,6 +222,10 @@ mod tests {
         assert!(lines[1].contains("eqiad.a-0/0") && lines[1].contains("12 345"), "{text}");
         assert!(lines[2].contains('?'), "{text}");
 
+        let pruned_field_names = vec!["page.a".to_owned(), "revision.b".to_owned()];
+        let pruned = v1::GetStatusResponse { pruned_fields: 7, pruned_field_names, ..Default::default() };
+        assert!(status(&pruned).contains("7: page.a, revision.b"), "{}", status(&pruned));
+        assert!(!status(&v1::GetStatusResponse::default()).contains("Pruned"));
         let degraded = v1::GetStatusResponse { degraded: vec!["storage unreachable".to_owned()], ..Default::default() };
         assert!(status(&degraded).contains("DEGRADED          storage unreachable"), "{}", status(&degraded));
     }

@@ -26,6 +26,15 @@ enum Change {
     Inside(Patch),
 }
 
+/// What a patch says of a field.
+#[cfg(test)]
+pub(crate) enum Named<'a> {
+    Kept,
+    Removed,
+    Set,
+    Inside(&'a Patch),
+}
+
 /// Why a text cannot be edited.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum EditError {
@@ -74,6 +83,17 @@ impl Patch {
                 inner.insert(rest, change);
                 *slot = Change::Inside(inner);
             }
+        }
+    }
+
+    /// What becomes of the field of this name.
+    #[cfg(test)]
+    pub(crate) fn change_of(&self, name: &str) -> Named<'_> {
+        match self.0.iter().find(|(changed, _)| changed == name) {
+            None => Named::Kept,
+            Some((_, Change::Remove)) => Named::Removed,
+            Some((_, Change::Set(_) | Change::Token(_))) => Named::Set,
+            Some((_, Change::Inside(inner))) => Named::Inside(inner),
         }
     }
 

@@ -6,6 +6,8 @@ mod edit;
 mod error_event;
 mod event;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 mod job;
 pub mod metrics;
 mod output;
@@ -31,7 +33,7 @@ pub use self::{
 use crate::record::{Outcome, OutputRecord, SourceRecord};
 
 /// What an enricher has done since the process started, for heartbeats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnricherStats {
     /// Requests sent to the API, retries included.
     pub api_requests: u64,
@@ -39,6 +41,8 @@ pub struct EnricherStats {
     pub api_retries: u64,
     /// Fields left out because the sink's schema does not know them.
     pub pruned_fields: u64,
+    /// Their names, as far as they are told apart: a bounded number.
+    pub pruned_field_names: Vec<String>,
 }
 
 /// Turns one record into one outcome. A job is an enricher and a configuration.

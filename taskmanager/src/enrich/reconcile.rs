@@ -29,6 +29,7 @@ use super::{
     recipe::Recipe,
     retry::{Attempts, Decision, Moment, RetryPolicy, asks_alone},
     routes::Kind,
+    strict,
     validate::Schema,
 };
 use crate::record::{Destination, Outcome, OutputRecord, SourceRecord};
@@ -38,6 +39,9 @@ const RESERVED_CONTENT_MAX: u64 = 16 * 1024 * 1024;
 
 /// What an event takes beside its content: buffers, headers, bookkeeping.
 const RESERVED_BASE: u64 = 4 * 1024;
+
+/// What an object takes at least when it is parsed, however small: a node of its map.
+const RESERVED_OBJECT: u64 = 700;
 
 /// The output streams' JSON schemas, `$ref` resolved.
 #[derive(Clone, Debug)]
@@ -285,7 +289,9 @@ impl Enricher for ReconcileEnricher {
         let event = raw.map_or(0, <[u8]>::len) as u64;
         let content = Sketch::read(raw).map_or(0, |sketch| sketch.content_bytes());
         // The event is held as read, parsed (several times its size) and edited; the content as answer and in the output.
-        RESERVED_BASE + 6 * event + 2 * content.min(RESERVED_CONTENT_MAX)
+        let objects =
+            raw.into_iter().flatten().filter(|byte| **byte == b'{').count().min(strict::VALUES_MAX as usize) as u64;
+        RESERVED_BASE + 6 * event + RESERVED_OBJECT * objects + 2 * content.min(RESERVED_CONTENT_MAX)
     }
 
     fn page(&self, record: &SourceRecord) -> Option<(String, i64)> {
@@ -314,6 +320,7 @@ impl Enricher for ReconcileEnricher {
             api_requests: self.metrics.requests(),
             api_retries: self.metrics.retries(),
             pruned_fields: self.metrics.pruned_fields(),
+            pruned_field_names: self.metrics.pruned_field_names(),
         }
     }
 

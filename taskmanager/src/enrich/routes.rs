@@ -82,8 +82,8 @@ kinds! {
     UnexpectedStatus: "UnexpectedStatus", ErrorEvent, Answers, "any other HTTP status: 1xx, redirects (never followed), 401, 403, 404, other 4xx";
     // 2xx, but no answer of the API.
     AnswerTooLarge: "ContentTooLarge", Split, Answers, "over 32 MiB, counted decompressed and while it arrives: a compression bomb, a flood";
-    BadEncoding: "UnreadableAnswer", Retry, Answers, "does not decompress";
-    NotJson: "UnreadableAnswer", Retry, Answers, "no JSON object: empty, HTML, cut, with a byte order mark, more bytes than `Content-Length`, nested over 127 levels where it is read";
+    BadEncoding: "UnreadableAnswer", Retry, Fails, "does not decompress";
+    NotJson: "UnreadableAnswer", Retry, Fails, "no JSON object: empty, HTML, cut, with a byte order mark, more bytes than `Content-Length`, nested over 127 levels where it is read";
     OtherShape: "UnreadableAnswer", Retry, Answers, "JSON of another shape than documented, or going on for ever";
     // The API's own errors, mostly with HTTP 200.
     MaxLag: "MaxLag", Retry, Overloaded, "error `maxlag`";

@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value, map::Entry};
 
 /// Objects and arrays can take seventy times their text in memory: an event has some hundred values, not millions.
-const VALUES_MAX: u32 = 10_000;
+pub(crate) const VALUES_MAX: u32 = 10_000;
 
 /// Reads a value without repeated fields, at any level, and of a bounded number of values.
 ///

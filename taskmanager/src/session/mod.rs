@@ -468,6 +468,7 @@ impl Taskmanager {
             recycles: totals.recycles,
             last_cut_us: totals.last_cut_us,
             pruned_fields: enricher.pruned_fields,
+            pruned_field_names: enricher.pruned_field_names,
             lags: log_ends.iter().map(lag).collect(),
         }
     }

@@ -462,3 +462,45 @@ fn unknown_ca() -> SocketAddr {
     });
     address
 }
+
+/// Records that the API can never answer are given up, also where they are all that there is: what tries an API that counts
+/// as down asks for nothing.
+#[tokio::test]
+async fn records_that_cannot_be_answered_do_not_keep_the_api_down() {
+    let poisoned: fn(&[i64]) -> Vec<u8> = |ids| match ids {
+        [] => ok("", r#"{"batchcomplete":true}"#),
+        _ => b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    };
+    let wire = Wire::start(vec![Answer(poisoned)]).await;
+    let mut config = quick(wire.url());
+    config.retry.max_attempts = 12;
+    (config.retry.initial_backoff, config.retry.max_backoff) = (Duration::from_millis(700), Duration::from_millis(700));
+    let enricher = enricher(&config);
+    let all = join_all((1..=4).map(|id| enrich(&enricher, edit_of("en.wikipedia.org", id))));
+    let outcomes = tokio::time::timeout(Duration::from_secs(120), all).await.expect("given up");
+    for outcome in outcomes {
+        assert_eq!(error_event(&outcome)["error_type"], "ServerError");
+    }
+    let probes = wire.heads().iter().filter(|head| !head.contains("revids=")).count();
+    assert!(probes > 0, "the API counted as down");
+}
+
+/// A page of a proxy in place of every answer is an outage: lag, not error events.
+#[tokio::test]
+async fn an_outage_told_in_html_is_waited_for() {
+    let wire = Wire::start(vec![Say(ok("Content-Type: text/html\r\n", "<title>Maintenance</title>"))]).await;
+    let mut config = quick(wire.url());
+    config.retry.max_attempts = 20;
+    (config.retry.initial_backoff, config.retry.max_backoff) = (Duration::from_millis(300), Duration::from_millis(300));
+    config.retry.budget = Duration::from_secs(20);
+    let enricher = enricher(&config);
+    let outage = async {
+        while !wire.heads().iter().any(|head| !head.contains("revids=")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        wire.turn(vec![Answer(|ids| if ids.is_empty() { ok("", r#"{"batchcomplete":true}"#) } else { good(ids) })]);
+    };
+    let all = join_all((1..=8).map(|id| enrich(&enricher, edit_of("en.wikipedia.org", id))));
+    let ((), outcomes) = tokio::join!(outage, all);
+    assert!(outcomes.iter().all(|outcome| outcome.kind == OutcomeKind::Enriched));
+}

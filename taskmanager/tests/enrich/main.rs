@@ -5,6 +5,8 @@ mod batches;
 mod fixtures;
 mod hostile;
 mod job;
+#[path = "../../src/enrich/fuzz/mutate.rs"]
+mod mutate;
 mod stub;
 mod support;
 mod tls;

@@ -1,5 +1,7 @@
 //! What operators are told, from views and from storage.
 
+use std::collections::BTreeSet;
+
 use weir_proto::v1;
 
 use super::convert;
@@ -34,6 +36,8 @@ pub(super) fn split_replay(id: &weir_common::split::SplitId, replay: Replay) -> 
 
 pub(super) fn status(view: &View, leader: Option<String>) -> v1::GetStatusResponse {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let stats = || view.taskmanagers.iter().map(|row| &row.stats);
+    let names: BTreeSet<&String> = stats().flat_map(|stats| &stats.pruned_field_names).collect();
     v1::GetStatusResponse {
         job_name: view.job_name.clone(),
         state: view.state.to_owned(),
@@ -55,6 +59,8 @@ pub(super) fn status(view: &View, leader: Option<String>) -> v1::GetStatusRespon
         restarts: view.restarts,
         state_reason: view.state_reason.clone(),
         leader: leader.unwrap_or_default(),
+        pruned_fields: stats().map(|stats| stats.pruned_fields).sum(),
+        pruned_field_names: names.into_iter().cloned().collect(),
     }
 }
 
@@ -82,6 +88,7 @@ pub(super) fn taskmanager_info(row: TaskmanagerRow) -> v1::TaskManagerInfo {
         recycles: stats.recycles,
         last_cut_us: stats.last_cut_us,
         pruned_fields: stats.pruned_fields,
+        pruned_field_names: stats.pruned_field_names,
         config_differs,
     }
 }

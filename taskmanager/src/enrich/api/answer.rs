@@ -8,7 +8,10 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-use super::{client, domain::Domain};
+use super::{
+    client::{self, Client},
+    domain::Domain,
+};
 use crate::enrich::{fault::Fault, routes::Kind};
 
 /// A revision as the API knows it. Page and title are only for finding the redirect: the event's are never replaced.
@@ -209,6 +212,15 @@ pub(super) fn read_query<'a, Q: Deserialize<'a>>(
     let text = |value: Value| if let Value::String(text) = value { text } else { value.to_string() };
     let next = envelope.next.map(|next| next.into_iter().map(|(name, value)| (name, text(value))).collect());
     Ok((query, next))
+}
+
+/// Asks for nothing: whether the API answers at all.
+///
+/// # Errors
+/// As [`read_query`].
+pub(super) async fn probe(client: &Client, domain: &Domain) -> Result<(), Fault> {
+    let answer = client.query(domain, &[]).await?;
+    read_query::<IgnoredAny>(domain, &answer).map(drop)
 }
 
 /// Reads an answer to a query for revisions.

@@ -1,7 +1,9 @@
 //! Things of one wiki that are waiting are asked for together; a lone one waits no longer than the linger.
 //!
 //! A batch leaves when it is full, or when its linger is over and a request may start: so batches grow while the API is
-//! busy, and stay small while it is not. Under all of it lies one [`Gate`]: requests in flight of the taskmanager.
+//! busy, and stay small while it is not. Under all of it lies one [`Gate`]: requests in flight of the taskmanager. While the
+//! endpoint is down, what tries it asks for nothing that a record wants: else a few records that it can never answer would
+//! keep it down for ever.
 
 use std::{
     collections::HashMap,
@@ -29,6 +31,9 @@ pub(crate) trait Lookup: Send + Sync + 'static {
     type Ask: Clone + Send + Sync;
     /// The answer.
     type Answer: Send;
+
+    /// Asks for nothing, to learn whether the endpoint is up: what a record wants may be what it cannot answer.
+    async fn probe(&self, domain: &Domain) -> Result<(), Fault>;
 
     /// One result for each ask, in their order. A bad one harms only itself.
     async fn look_up(&self, domain: &Domain, asks: &[Self::Ask]) -> Vec<Result<Self::Answer, Fault>>;
@@ -127,12 +132,33 @@ impl<L: Lookup> Batcher<L> {
         if batch.is_empty() {
             return;
         }
+        let Some(permit) = self.probed(domain, &mut batch, permit).await else { return };
         let (asks, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|waiting| (waiting.ask, waiting.reply)).unzip();
         let answers = self.0.lookup.look_up(domain, &asks).await;
         permit.end(ending(&answers));
         for (reply, answer) in replies.into_iter().zip(answers) {
             // Nobody waits any more: the record was abandoned.
             let _ = reply.send(answer);
+        }
+    }
+
+    /// While the endpoint is down, asks it for nothing first. `None`: it is down, and all of the batch knows.
+    async fn probed(&self, domain: &Domain, batch: &mut Vec<Waiting<L>>, permit: Permit) -> Option<Permit> {
+        if !permit.probes() {
+            return Some(permit);
+        }
+        let answer = [self.0.lookup.probe(domain).await];
+        let ending = ending(&answer);
+        permit.end(ending);
+        match answer {
+            [Err(fault)] if ending != Ending::Answered => {
+                for waiting in batch.drain(..) {
+                    // Nobody waits any more: the record was abandoned.
+                    let _ = waiting.reply.send(Err(fault.clone()));
+                }
+                None
+            }
+            [_] => Some(self.0.gate.enter(domain).await),
         }
     }
 

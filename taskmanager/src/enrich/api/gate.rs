@@ -33,6 +33,7 @@ struct State {
 /// Leave to send one request (or a few after each other). Given up without an ending, it counts as abandoned.
 pub(crate) struct Permit {
     gate: Arc<Gate>,
+    probes: bool,
     sent: Duration,
     ended: bool,
 }
@@ -87,8 +88,9 @@ impl Gate {
                     if sender.is_closed() {
                         continue;
                     }
+                    let probes = state.limiter.reason() == Reason::Down;
                     state.limiter.started();
-                    admitted.push((sender, Permit { gate: Arc::clone(self), sent: now, ended: false }));
+                    admitted.push((sender, Permit { gate: Arc::clone(self), probes, sent: now, ended: false }));
                 }
                 Start::WhenOneEnds => break,
                 Start::At(later) if state.waiting.is_empty() || state.alarm.is_some_and(|alarm| alarm <= later) => {
@@ -142,6 +144,11 @@ impl Gate {
 }
 
 impl Permit {
+    /// Whether it is to find out if the endpoint is up again.
+    pub(crate) fn probes(&self) -> bool {
+        self.probes
+    }
+
     /// Says how it went.
     pub(crate) fn end(mut self, ending: Ending) {
         self.ended = true;

@@ -1,6 +1,8 @@
 //! MediaWiki's Action API: which wiki, what to ask, what the answers mean, and asking for many things together.
 
 mod answer;
+#[cfg(test)]
+mod answer_fuzz;
 mod batch;
 mod client;
 mod domain;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    answer::read_query,
+    answer::{probe, read_query},
     batch::{Lookup, after_refusal},
     client::Client,
     domain::Domain,
@@ -99,7 +99,7 @@ enum Finding {
     Link(Link),
     /// The target is a redirect itself: the API went on past it and does not show it.
     AskForTarget(String),
-    /// Which hop is the page's cannot be told among those of other pages.
+    /// The answer does not name the page, or which hop is the page's cannot be told among those of other pages.
     AskAlone,
 }
 
@@ -107,6 +107,10 @@ enum Finding {
 impl Lookup for Redirects {
     type Ask = RedirectAsk;
     type Answer = Option<Link>;
+
+    async fn probe(&self, domain: &Domain) -> Result<(), Fault> {
+        probe(&self.0, domain).await
+    }
 
     async fn look_up(&self, domain: &Domain, asks: &[RedirectAsk]) -> Vec<Result<Option<Link>, Fault>> {
         let mut findings = self.findings(domain, asks).await;
@@ -206,7 +210,7 @@ fn chunks(titles: BTreeSet<String>) -> Vec<Vec<String>> {
 }
 
 fn find(query: &Query<'_>, ask: &RedirectAsk, alone: bool) -> Finding {
-    // The page itself is only shown when it is no redirect.
+    // The page itself is only shown when it is no redirect, or gone.
     if query.pages.iter().any(|page| page.pageid == Some(ask.page_id)) {
         return Finding::NoLink;
     }
@@ -217,7 +221,9 @@ fn find(query: &Query<'_>, ask: &RedirectAsk, alone: bool) -> Finding {
         query.redirects.iter().find(begins).or(query.redirects.first()).filter(|_| alone)
     });
     let Some(hop) = hop else {
-        return if alone || query.redirects.is_empty() { Finding::NoLink } else { Finding::AskAlone };
+        // A redirect page whose target cannot be read is in none of the API's lists: absence is believed when it is said
+        // twice, for an answer can be another one's, too.
+        return Finding::AskAlone;
     };
     if let Some(prefix) = hop.tointerwiki.as_deref().filter(|prefix| !prefix.is_empty()) {
         let link = Link { page_title: db_key(&hop.to), interwiki_prefix: Some(prefix.to_owned()), ..Link::default() };
@@ -227,6 +233,12 @@ fn find(query: &Query<'_>, ask: &RedirectAsk, alone: bool) -> Finding {
         Some(page) => link_to(page, false).map_or(Finding::NoLink, Finding::Link),
         None => Finding::AskForTarget(hop.to.clone().into_owned()),
     }
+}
+
+/// What the fuzzing asks of an answer.
+#[cfg(test)]
+pub(super) fn is_found(domain: &Domain, answer: &super::client::Answer, ask: &RedirectAsk) -> bool {
+    read_query::<Query<'_>>(domain, answer).is_ok_and(|(query, _)| matches!(find(&query, ask, true), Finding::Link(_)))
 }
 
 fn link_to(page: &Page<'_>, is_redirect: bool) -> Option<Link> {
@@ -272,7 +284,8 @@ mod tests {
         assert_eq!(find_in(chain, 1, "renamed", true), Finding::AskForTarget("B b".to_owned()));
         assert_eq!(find_in(chain, 3, "C", false), Finding::NoLink);
         assert_eq!(find_in(r#"{"pages":[{"pageid":1,"missing":true}]}"#, 1, "A", true), Finding::NoLink);
-        assert_eq!(find_in(r#"{"redirects":[],"pages":[]}"#, 1, "A", false), Finding::NoLink);
+        assert_eq!(find_in(r#"{"redirects":[],"pages":[]}"#, 1, "A", false), Finding::AskAlone);
+        assert_eq!(find_in(r#"{"pages":[{"pageid":2}]}"#, 1, "A", true), Finding::AskAlone);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use async_trait::async_trait;
 
 use super::{
-    answer::{Continuation, Revision, read_revisions},
+    answer::{Continuation, Revision, probe, read_revisions},
     batch::{Lookup, after_refusal},
     client::Client,
     domain::Domain,
@@ -34,6 +34,10 @@ type Found = BTreeMap<i64, Result<Revision, Fault>>;
 impl Lookup for Revisions {
     type Ask = RevisionAsk;
     type Answer = Revision;
+
+    async fn probe(&self, domain: &Domain) -> Result<(), Fault> {
+        probe(&self.0, domain).await
+    }
 
     async fn look_up(&self, domain: &Domain, asks: &[RevisionAsk]) -> Vec<Result<Revision, Fault>> {
         let mut found = Found::new();
