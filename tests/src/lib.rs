@@ -6,5 +6,6 @@ pub mod chaos;
 pub mod checker;
 pub mod events;
 pub mod harness;
+pub mod odd_api;
 pub mod player;
 pub mod proxy;

@@ -6,6 +6,7 @@ pub(crate) mod environment;
 mod errors;
 mod failures;
 mod fixtures;
+mod hostile;
 mod leadership;
 mod lifecycle;
 mod operations;
@@ -83,6 +84,7 @@ cases! {
     real_wiki::every_kind, "real-wiki", "every kind of page of a real MediaWiki, byte for byte as its database holds it; how it is asked";
     poison::topic_limit, "topic-limit", "records over a topic's limit that was lowered meanwhile: error events, neighbours unharmed, no loop";
     poison::broker_limit, "broker-limit", "the same by the broker's limit";
+    hostile::inputs_and_answers, "hostile", "every kind of bad input, and an API that answers oddly: one output or error event each, the job is up";
     fixtures::every_line, "fixtures", "every line of the fixtures takes its route";
     lifecycle::second_jobmanager, "second-jobmanager", "a second job of the same name is refused while the first lives";
     stub::holds_what_the_checker_expects, "stub-wiki", "the stub wiki holds what the checker expects of it";

@@ -21,7 +21,7 @@ fn answers_are_read_as_they_are_or_refused() {
 fn judge(_: &mut StdRng, bytes: &[u8]) -> &'static str {
     let domain = "en.wikipedia.org".parse().expect("a name");
     let answer = Answer { body: bytes.to_vec(), retry_after: None };
-    let ask = RedirectAsk { page_id: 55_501, titles: vec!["Julius Cesar".to_owned()] };
+    let ask = RedirectAsk { page_id: 55_501, title: Some("Julius Cesar".to_owned()) };
     let found = is_found(&domain, &answer, &ask);
     let Ok(read) = read_revisions(&domain, &answer) else { return "refused" };
     let otherwise = if found { "redirect" } else { "nothing" };
