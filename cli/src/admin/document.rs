@@ -182,8 +182,8 @@ mod tests {
                 "triggered"
             ]
         );
-        assert_eq!(keys(&status(&v1::GetStatusResponse::default())).len(), 20);
-        assert_eq!(keys(&taskmanager(&v1::TaskManagerInfo::default())).len(), 22);
+        assert_eq!(keys(&status(&v1::GetStatusResponse::default())).len(), 22);
+        assert_eq!(keys(&taskmanager(&v1::TaskManagerInfo::default())).len(), 23);
     }
 
     #[test]

@@ -108,7 +108,10 @@ async fn look(job: &Job, inputs: &[Input]) -> anyhow::Result<String> {
     );
     let all = list(job, &[]).await?;
     ensure!(all.len() > unknown.len(), "a filter leaves some out");
-    let times: Vec<&str> = all.iter().filter_map(|error| error["time"].as_str()).collect();
+    let times: Vec<jiff::Timestamp> = all
+        .iter()
+        .map(|error| Ok(error["time"].as_str().context("a time")?.parse()?))
+        .collect::<anyhow::Result<_>>()?;
     ensure!(times.is_sorted_by(|newer, older| newer >= older), "newest first: {times:?}");
     ensure!(list(job, &["--from", "1 h"]).await?.len() == all.len(), "since an hour ago");
     ensure!(list(job, &["--to", "1 h"]).await?.is_empty(), "before an hour ago");
