@@ -263,8 +263,8 @@ async fn start_offsets(
     let stored = facts.snapshot.iter().flat_map(|snapshot| snapshot.splits.keys());
     let former = facts.former.iter().flat_map(|former| former.progress.keys());
     let known: Vec<&SplitId> = facts.progress.keys().chain(former).chain(stored).collect();
-    let replay = weir_common::kafka::replay_topic(&config.stream_manager.job_name);
-    let belongs = |topic: &TopicName| **topic == *replay || known.iter().any(|split| split.topic == *topic);
+    let is_replay = |topic: &TopicName| weir_common::kafka::is_replay_topic(&config.stream_manager.job_name, topic);
+    let belongs = |topic: &TopicName| is_replay(topic) || known.iter().any(|split| split.topic == *topic);
     let (grown, fresh): (Vec<_>, Vec<_>) = partitions.into_iter().partition(|partition| belongs(&partition.topic));
     let mut offsets = kafka.start_offsets(grown, StartingOffsets::Earliest).await?;
     offsets.extend(kafka.start_offsets(fresh, config.job.starting_offsets).await?);

@@ -126,7 +126,11 @@ pub(super) fn partition_reset(each: &v1::PartitionReset) -> Value {
     })
 }
 
-fn counters(counters: Option<&v1::SplitCounters>) -> Value {
+pub(super) fn offset(at: &v1::PartitionOffset) -> Value {
+    json!({ "topic": at.topic, "partition": at.partition, "offset": at.offset })
+}
+
+pub(super) fn counters(counters: Option<&v1::SplitCounters>) -> Value {
     let counters = counters.copied().unwrap_or_default();
     json!({
         "consumed": counters.consumed,

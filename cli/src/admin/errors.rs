@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use weir_proto::v1;
 
 use super::{
-    Connection, progress,
+    Connection,
+    document::offset,
+    progress,
     replay::{ReplayArgs, replay},
 };
 use crate::{
@@ -152,7 +154,6 @@ fn document(list: &v1::ListErrorsResponse) -> Value {
 
 fn error(error: &v1::ErrorInfo) -> Value {
     let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let source = |source: &v1::PartitionOffset| json!({ "topic": source.topic, "partition": source.partition, "offset": source.offset });
     json!({
         "topic": error.topic,
         "partition": error.partition,
@@ -165,7 +166,7 @@ fn error(error: &v1::ErrorInfo) -> Value {
         "domain": known(&error.domain),
         "page_id": error.page_id,
         "rev_id": error.rev_id,
-        "source": error.source.as_ref().map(source),
+        "source": error.source.as_ref().map(offset),
         "raw_event": error.raw_event,
         "raw_event_bytes": error.raw_event_bytes,
     })

@@ -229,9 +229,7 @@ fn entry(line: &str) -> Option<Entry> {
 
 /// `offsets[]` of a cut that was just taken.
 pub(super) fn document_of(offsets: &[v1::PartitionOffset]) -> serde_json::Value {
-    let offset =
-        |each: &v1::PartitionOffset| json!({ "topic": each.topic, "partition": each.partition, "offset": each.offset });
-    offsets.iter().map(offset).collect()
+    offsets.iter().map(document::offset).collect()
 }
 
 /// The same for people; empty where there are none.

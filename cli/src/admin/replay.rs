@@ -1,6 +1,6 @@
 //! `weir errors replay`: inputs of error events through the enrichment again.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use console::Term;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use weir_proto::v1;
 
 use super::{
     Connection,
+    document::counters,
     errors::{FilterArgs, Place, parse_place},
 };
 use crate::{
@@ -134,28 +135,24 @@ fn line(step: &v1::ReplayErrorsResponse) -> String {
 }
 
 fn document(end: &v1::ReplayErrorsResponse, dry_run: bool) -> Value {
-    let outcome = end.outcome.unwrap_or_default();
     let place = |at: &v1::ErrorPosition| json!({ "partition": at.partition, "offset": at.offset });
-    let sorted: std::collections::BTreeMap<_, _> = end.chosen_by_type.iter().collect();
     json!({
         "dry_run": dry_run,
         "finished": end.phase == "DONE",
         "looked_at": end.looked_at,
         "chosen": end.chosen,
-        "chosen_by_type": sorted,
+        "chosen_by_type": by_type(end),
         "replayed_before": end.replayed_before,
         "written": end.written,
         "lost": end.lost,
         "lost_errors": end.lost_errors.iter().map(place).collect::<Vec<_>>(),
         "too_large": end.too_large,
-        "outcome": {
-            "consumed": outcome.consumed,
-            "enriched": outcome.enriched,
-            "passed_through": outcome.passed_through,
-            "errors": outcome.errors,
-            "dropped": outcome.dropped,
-        },
+        "outcome": counters(end.outcome.as_ref()),
     })
+}
+
+fn by_type(end: &v1::ReplayErrorsResponse) -> BTreeMap<&String, &u64> {
+    end.chosen_by_type.iter().collect()
 }
 
 fn text(end: &v1::ReplayErrorsResponse, dry_run: bool) -> String {
@@ -164,9 +161,8 @@ fn text(end: &v1::ReplayErrorsResponse, dry_run: bool) -> String {
         ("Replayed before", number(end.replayed_before)),
         (if dry_run { "Would be replayed" } else { "To replay" }, number(end.chosen)),
     ];
-    let sorted: std::collections::BTreeMap<_, _> = end.chosen_by_type.iter().collect();
     let types: Vec<(String, String)> =
-        sorted.into_iter().map(|(kind, count)| (format!("  {kind}"), number(count))).collect();
+        by_type(end).into_iter().map(|(kind, count)| (format!("  {kind}"), number(count))).collect();
     lines.extend(types.iter().map(|(kind, count)| (kind.as_str(), count.clone())));
     if !dry_run {
         let outcome = end.outcome.unwrap_or_default();

@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 pub use self::{
     logging::{LineBudget, LoggingContext, Verdict},
     properties::{PropertyError, Role, is_secret, translate},
-    within::within,
+    within::send_offsets,
 };
 use crate::config::{Config, DeliveryGuarantee};
 
@@ -50,6 +50,12 @@ pub fn progress_topic(job: &str) -> String {
 #[must_use]
 pub fn replay_topic(job: &str) -> String {
     format!("{job}.replay")
+}
+
+/// Whether it is that topic.
+#[must_use]
+pub fn is_replay_topic(job: &str, topic: &str) -> bool {
+    topic == replay_topic(job)
 }
 
 /// Reads source partitions by manual assignment; commits nothing, resets nothing by itself.

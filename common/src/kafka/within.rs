@@ -7,15 +7,26 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-/// Makes a call on a thread of its own and waits for it at most `limit`.
+/// `send_offsets_to_transaction` may take so long before the transaction is in doubt.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// librdkafka's own end of the call comes first, where it comes at all.
+const OFFSETS_GRACE: Duration = Duration::from_secs(2);
+
+/// Makes a producer's call of `send_offsets_to_transaction`, which is given its time-out, and gives it up some time after that.
 ///
-/// For `send_offsets_to_transaction`: librdkafka does not keep that call's time-out while it looks for the group's coordinator,
-/// and waits for ever where the one it knew is gone (librdkafka issues 5456 and 5511). A call that is given up keeps its
-/// thread and its client until it returns, if it does; the client must not be used any more.
+/// librdkafka does not keep that time-out while it looks for the group's coordinator, and waits for ever where the one it knew
+/// is gone (librdkafka issues 5456 and 5511). A call that is given up keeps its thread and its client until it returns, if it
+/// does; the client must not be used any more.
 ///
 /// # Errors
 /// The call's, or `OperationTimedOut`.
-pub fn within<T: Send + 'static>(
+pub fn send_offsets(call: impl FnOnce(Duration) -> KafkaResult<()> + Send + 'static) -> KafkaResult<()> {
+    within(OFFSETS_TIMEOUT + OFFSETS_GRACE, || call(OFFSETS_TIMEOUT))
+}
+
+/// Makes a call on a thread of its own and waits for it at most `limit`.
+fn within<T: Send + 'static>(
     limit: Duration,
     call: impl FnOnce() -> KafkaResult<T> + Send + 'static,
 ) -> KafkaResult<T> {

@@ -122,7 +122,7 @@ impl Shared {
 
     /// Whether it is the job's own topic of inputs that are done again, on the sink cluster.
     fn is_replay(&self, topic: &str) -> bool {
-        topic == settings::replay_topic(self.job())
+        settings::is_replay_topic(self.job(), topic)
     }
 
     /// Who asks for offsets of a topic that the job reads, and where.

@@ -33,14 +33,8 @@ use crate::leadership::Term;
 /// Initialising waits for the end of a commit that had begun.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `send_offsets_to_transaction` may take so long before the write is in doubt.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A write that is in doubt is done again by a new producer, so often.
 const ATTEMPTS: usize = 3;
-
-/// librdkafka's own end of the call comes first, where it comes at all.
-const OFFSETS_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) type Client = Arc<OffThread<BaseProducer<DoubtingContext>>>;
 
@@ -148,8 +142,8 @@ fn write(client: &Client, shared: &Shared, entries: &Committed) -> Result<(), Ka
     client.begin_transaction().map_err(|error| failed(&error))?;
     for list in lists(shared, entries).map_err(|error| failed(&error))? {
         let (client, group) = (Arc::clone(client), Arc::clone(&group));
-        let send = move || client.send_offsets_to_transaction(&list, &group, OFFSETS_TIMEOUT);
-        settings::within(OFFSETS_TIMEOUT + OFFSETS_GRACE, send).map_err(|error| failed(&error))?;
+        let send = move |timeout| client.send_offsets_to_transaction(&list, &group, timeout);
+        settings::send_offsets(send).map_err(|error| failed(&error))?;
     }
     client.commit_transaction(Timeout::Never).map_err(|error| failed(&error))?;
     let mut read = committed(shared, entries.iter().map(|(partition, ..)| *partition))?;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use weir_common::{
     progress::Progress,
     split::{SplitId, TopicPartition},
+    streams::ResolvedStreams,
 };
 
 use super::{Command, Handle, Shared, Trouble, streams};
@@ -24,7 +25,7 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Time between two looks at the partitions' ends. Taskmanagers tell theirs with each heartbeat.
 const LOG_END_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) fn start(shared: &Arc<Shared>, handle: Handle, stop: &CancellationToken) {
+pub(super) fn start(shared: &Arc<Shared>, streams: ResolvedStreams, handle: Handle, stop: &CancellationToken) {
     let until_stopped = |task| {
         let stop = stop.clone();
         async move {
@@ -34,7 +35,7 @@ pub(super) fn start(shared: &Arc<Shared>, handle: Handle, stop: &CancellationTok
     let (discoverer, looker, refresher) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     let (discovery, look_out, refreshed) = (handle.clone(), handle.clone(), handle.clone());
     let tasks: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 4] = [
-        Box::pin(async move { streams::refresh(&refresher, &refreshed).await }),
+        Box::pin(async move { streams::refresh(&refresher, &refreshed, streams).await }),
         Box::pin(async move { discover(&discoverer, &discovery).await }),
         Box::pin(async move { look(&looker, &look_out).await }),
         Box::pin(async move { renew_record(&handle).await }),

@@ -94,8 +94,6 @@ pub struct Parts {
 struct Shared {
     config: Arc<Config>,
     exactly_once: bool,
-    /// What the job runs with.
-    streams: Mutex<ResolvedStreams>,
     backend: Arc<dyn Backend>,
     snapshots: Snapshots,
     config_digest: String,
@@ -111,7 +109,7 @@ struct Shared {
 impl Shared {
     /// Whether it is the topic of inputs that an operator sent through again.
     fn is_replay(&self, topic: &str) -> bool {
-        topic == weir_common::kafka::replay_topic(&self.config.stream_manager.job_name)
+        weir_common::kafka::is_replay_topic(&self.config.stream_manager.job_name, topic)
     }
 
     fn index(&self) -> MutexGuard<'_, ProgressIndex> {
@@ -215,6 +213,7 @@ pub struct Runtime {
     born: Instant,
     born_at: Timestamp,
     job: v1::JobSpec,
+    streams: ResolvedStreams,
     peers: BTreeMap<TaskmanagerId, Peer>,
     recorder: Recorder,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
@@ -252,7 +251,6 @@ impl Runtime {
             config_digest,
             config,
             exactly_once,
-            streams: Mutex::new(streams),
             backend,
             snapshots,
             leader_epoch: plan.leader_epoch,
@@ -278,6 +276,7 @@ impl Runtime {
             born: Instant::now(),
             born_at: Timestamp::now(),
             job,
+            streams,
             peers: BTreeMap::new(),
             replies: BTreeMap::new(),
             requests: 0,
@@ -305,7 +304,7 @@ impl Runtime {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Exit> {
         let stop_background = CancellationToken::new();
         let _stop_background = stop_background.clone().drop_guard();
-        background::start(&self.shared, self.handle(), &stop_background);
+        background::start(&self.shared, self.streams.clone(), self.handle(), &stop_background);
         self.look_at_topics();
         loop {
             if let Some(end) = self.end.take() {

@@ -1,4 +1,4 @@
-//! Reads a reconcile event: any bytes in, a route out. Never panics; what cannot be read says why.
+//! Reads a reconcile event: any bytes in, what becomes of it out. Never panics; what cannot be read says why.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -13,11 +13,11 @@ const INPUT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What becomes of an event.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Route {
+pub(crate) enum Treatment {
     /// `meta.domain` is `canary`: dropped.
     Canary,
-    /// A page deletion: no content to ask for.
-    Delete,
+    /// Of a kind for which there is no content to ask for, as a page's deletion.
+    PassThrough,
     /// Content and perhaps redirect target are asked for.
     Enrich(Target),
 }
@@ -71,13 +71,13 @@ pub(crate) fn is_canary(event: &Value) -> bool {
     event.pointer("/meta/domain").and_then(Value::as_str) == Some("canary")
 }
 
-/// Decides the route of a valid event. `passed_through`: kinds of changes for which nothing is fetched.
+/// Decides what becomes of a valid event. `passed_through`: kinds of changes for which nothing is fetched.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field that is missing or wrong.
-pub(crate) fn route(event: &Value, passed_through: &[&str]) -> Result<Route, Fault> {
+pub(crate) fn treatment(event: &Value, passed_through: &[&str]) -> Result<Treatment, Fault> {
     if is_canary(event) {
-        return Ok(Route::Canary);
+        return Ok(Treatment::Canary);
     }
     let kind = string(event, "/page_change_kind")?;
     string(event, "/changelog_kind")?;
@@ -100,11 +100,11 @@ pub(crate) fn route(event: &Value, passed_through: &[&str]) -> Result<Route, Fau
         // Nothing is asked, but what names the page must be there: the key is made of it.
         string(event, "/wiki_id")?;
         integer(event, "/page/page_id", 0)?;
-        return Ok(Route::Delete);
+        return Ok(Treatment::PassThrough);
     }
     let domain = string(event, "/meta/domain")?;
     let domain = domain.parse::<Domain>().map_err(|reason| invalid(format!("meta.domain: {reason}")))?;
-    Ok(Route::Enrich(target(domain)?))
+    Ok(Treatment::Enrich(target(domain)?))
 }
 
 /// The event's `dt`.
@@ -217,21 +217,21 @@ mod tests {
     fn error_of(change: impl Fn(&mut Value)) -> String {
         let mut event = event();
         change(&mut event);
-        route(&event, &["delete"]).expect_err("invalid").message
+        treatment(&event, &["delete"]).expect_err("invalid").message
     }
 
     #[test]
-    fn routes() {
-        let Ok(Route::Enrich(target)) = route(&event(), &["delete"]) else { panic!("an edit is enriched") };
+    fn treatments() {
+        let Ok(Treatment::Enrich(target)) = treatment(&event(), &["delete"]) else { panic!("an edit is enriched") };
         assert_eq!((target.rev_id, target.page_id, target.content_bytes), (9, 7, 5));
         assert!(target.content_visible && !target.is_redirect);
         let mut canary = event();
         canary["meta"]["domain"] = json!("canary");
-        assert_eq!(route(&canary, &[]), Ok(Route::Canary));
+        assert_eq!(treatment(&canary, &[]), Ok(Treatment::Canary));
         let mut delete = event();
         delete["page_change_kind"] = json!("delete");
-        assert_eq!(route(&delete, &["delete"]), Ok(Route::Delete));
-        assert!(matches!(route(&delete, &["edit"]), Ok(Route::Enrich(_))));
+        assert_eq!(treatment(&delete, &["delete"]), Ok(Treatment::PassThrough));
+        assert!(matches!(treatment(&delete, &["edit"]), Ok(Treatment::Enrich(_))));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::{
     content,
     edit::Patch,
     error_event::error_event,
-    event::{self, Route, Sketch, Target},
+    event::{self, Sketch, Target, Treatment},
     fault::Fault,
     metrics::Metrics,
     output::{self, FRAMING_BYTES},
@@ -125,8 +125,8 @@ impl ReconcileEnricher {
     async fn work(&self, record: &SourceRecord) -> Result<Outcome, Fault> {
         let mut event = event::parse(record.value.as_deref())?;
         let time = event::event_time(&event);
-        let route = event::route(&event, self.recipe.passed_through)?;
-        if route == Route::Canary {
+        let treatment = event::treatment(&event, self.recipe.passed_through)?;
+        if treatment == Treatment::Canary {
             return Ok(Outcome { kind: OutcomeKind::Dropped, output: None, error_type: None });
         }
         let timestamp_ms = time?.as_millisecond();
@@ -135,8 +135,8 @@ impl ReconcileEnricher {
         let mut patch = Patch::default();
         output::stamp(&mut patch, &self.sink, Timestamp::now());
         self.conform(&mut patch, &mut event, Kind::InvalidInput)?;
-        let kind = match route {
-            Route::Enrich(target) => {
+        let kind = match treatment {
+            Treatment::Enrich(target) => {
                 let (revision, link) = self.fetch(&target, born).await?;
                 let valid = self.takes_any_content && content::changes_texts_alone(&target, &revision, link.as_ref());
                 content::fill(&mut patch, &target, revision, link.as_ref())?;
@@ -148,7 +148,7 @@ impl ReconcileEnricher {
                 }
                 OutcomeKind::Enriched
             }
-            Route::Delete | Route::Canary => OutcomeKind::PassedThrough,
+            Treatment::PassThrough | Treatment::Canary => OutcomeKind::PassedThrough,
         };
         let output = self.output(record, &patch, &event, timestamp_ms)?;
         Ok(Outcome { kind, output: Some(output), error_type: None })

@@ -36,12 +36,6 @@ use crate::{
 /// `init_transactions` is resumable: tried again after this.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `send_offsets_to_transaction` may take this long before the transaction is in doubt.
-const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// librdkafka's own end of the call comes first, where it comes at all.
-const OFFSETS_GRACE: Duration = Duration::from_secs(2);
-
 /// One stable read; a pending transaction lets it time out.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_ATTEMPTS: usize = 6;
@@ -243,9 +237,8 @@ impl Output for KafkaOutput {
                 element.set_metadata(metadata.as_str());
             }
             let (producer, group) = (producer.clone(), Arc::clone(&group));
-            let send = move || producer.send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT);
-            kafka::within(OFFSETS_TIMEOUT + OFFSETS_GRACE, send)
-                .map_err(|error| self.failure("send_offsets_to_transaction failed", error))?;
+            let send = move |timeout| producer.send_offsets_to_transaction(&offsets, &group, timeout);
+            kafka::send_offsets(send).map_err(|error| self.failure("send_offsets_to_transaction failed", error))?;
         }
         Ok(())
     }

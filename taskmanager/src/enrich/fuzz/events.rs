@@ -12,7 +12,7 @@ use crate::enrich::{
     api::{Content, Revision, Slot},
     content,
     edit::{EditError, Named, Patch},
-    event::{self, Route, Sketch},
+    event::{self, Sketch, Treatment},
     output::{self, message_key},
     recipe::Recipe,
     routes::Kind,
@@ -52,17 +52,17 @@ fn judge(rng: &mut StdRng, bytes: &[u8]) -> &'static str {
     let text = std::str::from_utf8(bytes).expect("JSON is UTF-8");
     let (_, _) = (event::event_time(&value).is_ok(), event::produced_at(&value));
     let _ = message_key(&sink(), &value).is_ok();
-    let route = event::route(&value, Recipe::CONTENT_HISTORY_RECONCILE.passed_through);
+    let treatment = event::treatment(&value, Recipe::CONTENT_HISTORY_RECONCILE.passed_through);
     let mut patch = Patch::default();
     output::stamp(&mut patch, &sink(), jiff::Timestamp::UNIX_EPOCH);
-    let outcome = match route {
+    let outcome = match treatment {
         Err(fault) => {
             assert_eq!(fault.kind, Kind::InvalidInput);
             "invalid"
         }
-        Ok(Route::Canary) => "canary",
-        Ok(Route::Delete) => "passed",
-        Ok(Route::Enrich(target)) => {
+        Ok(Treatment::Canary) => "canary",
+        Ok(Treatment::PassThrough) => "passed",
+        Ok(Treatment::Enrich(target)) => {
             if let Some(sketch) = sketch {
                 assert_eq!(sketch.content_bytes(), target.content_bytes);
                 assert_eq!(sketch.page(), Some((target.wiki_id.clone(), target.page_id)));
